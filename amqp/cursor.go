@@ -131,12 +131,17 @@ func (c *cursor) finish(id MethodID, args []byte) error {
 
 //go:noinline
 func decodeFailure(err *Error, id MethodID, args []byte) *Error {
-	if err == nil || err == errShort {
-		// RabbitMQ shows all of them; the text has room for about sixty.
-		shown := args[:min(len(args), MaxShortString)]
-		err = FrameError("cannot decode %s", appendBits(nil, shown))
+	if err != nil && err != errShort {
+		return err.For(id)
 	}
-	return err.For(id)
+	switch id {
+	case ConnectionStartOkID, ConnectionSecureOkID, ConnectionUpdateSecretID:
+		// The arguments hold a password, and error texts end up in logs.
+		return FrameError("cannot decode %s", id).For(id)
+	}
+	// RabbitMQ shows all of them; a reply text has room for sixty or so.
+	shown := args[:min(len(args), MaxShortString)]
+	return FrameError("cannot decode %s", appendBits(nil, shown)).For(id)
 }
 
 func bit(v bool, n uint) byte {

@@ -144,6 +144,22 @@ func AppendDeliver(b []byte, channel uint16, consumerTag string, tag uint64, red
 	return append(b, FrameEnd)
 }
 
+// AppendPublish appends the frame of basic.publish; content follows with AppendContent. It panics when a
+// name is longer than MaxShortString.
+func AppendPublish(b []byte, channel uint16, exchange, routingKey string, mandatory bool) []byte {
+	if len(exchange) > MaxShortString || len(routingKey) > MaxShortString {
+		panicLong(max(len(exchange), len(routingKey)))
+	}
+	size := 4 + 2 + 1 + len(exchange) + 1 + len(routingKey) + 1
+	b = append(b, FrameMethod, byte(channel>>8), byte(channel),
+		0, 0, byte(size>>8), byte(size),
+		0, 60, 0, 40, 0, 0, byte(len(exchange)))
+	b = append(b, exchange...)
+	b = append(b, byte(len(routingKey)))
+	b = append(b, routingKey...)
+	return append(b, bit(mandatory, 0), FrameEnd)
+}
+
 // AppendAck appends the frame of basic.ack: a consumer's acknowledgement or a broker's confirm.
 func AppendAck(b []byte, channel uint16, tag uint64, multiple bool) []byte {
 	return appendSettle(b, channel, byte(BasicAckID&0xff), tag, bit(multiple, 0))

@@ -71,6 +71,26 @@ func ParseMethod(payload []byte) (Method, error) {
 	return m, nil
 }
 
+// DeliverView is BasicDeliver whose names alias the input: for a client that reads many deliveries.
+type DeliverView struct {
+	ConsumerTag []byte
+	DeliveryTag uint64
+	Redelivered bool
+	Exchange    []byte
+	RoutingKey  []byte
+}
+
+// Decode sets v from the encoded arguments of basic.deliver.
+func (v *DeliverView) Decode(args []byte) error {
+	c := cursor{b: args}
+	v.ConsumerTag = c.shortBytes()
+	v.DeliveryTag = c.uint64()
+	v.Redelivered = c.uint8()&1 != 0
+	v.Exchange = c.shortBytes()
+	v.RoutingKey = c.shortBytes()
+	return c.finish(BasicDeliverID, args)
+}
+
 func unknownMethod(id MethodID) *Error {
 	if methodName(id) != "" { // basic.credit and its family: known to the framing layer, served by nobody
 		return CommandInvalid("unimplemented method").For(id)

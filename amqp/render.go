@@ -66,24 +66,29 @@ func AppendErlangTerm(b []byte, v Value) []byte {
 	return strconv.AppendInt(b, int64(v.num), 10)
 }
 
-// appendFloat writes a float the Erlang way: always with a decimal point.
+// appendFloat writes a float the Erlang way: the fewest digits that mean it, always with a decimal point, in
+// whichever of the two notations is shorter.
 func appendFloat(b []byte, f float64) []byte {
 	if math.IsNaN(f) || math.IsInf(f, 0) { // no Erlang term is one
 		return strconv.AppendFloat(b, f, 'g', -1, 64)
 	}
-	if a := math.Abs(f); a == 0 || a >= 1e-4 && a < 1e16 {
-		s := strconv.FormatFloat(f, 'f', -1, 64)
-		if !strings.Contains(s, ".") {
-			s += ".0"
-		}
-		return append(b, s...)
+	if f == 0 {
+		return strconv.AppendFloat(b, f, 'f', 1, 64)
 	}
 	mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', -1, 64), "e")
 	if !strings.Contains(mantissa, ".") {
 		mantissa += ".0"
 	}
-	n, _ := strconv.Atoi(exponent)
-	return append(b, mantissa+"e"+strconv.Itoa(n)...)
+	power, _ := strconv.Atoi(exponent)
+	scientific := mantissa + "e" + strconv.Itoa(power)
+	plain := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(plain, ".") {
+		plain += ".0"
+	}
+	if len(plain) <= len(scientific) && math.Abs(f) < 1<<53 {
+		return append(b, plain...)
+	}
+	return append(b, scientific...)
 }
 
 // appendBinary writes bytes as an Erlang binary: in quotes if they can be read, as numbers otherwise.
