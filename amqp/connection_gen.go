@@ -254,7 +254,7 @@ func (*ConnectionCloseOk) Decode(args []byte) error {
 	return c.finish(ConnectionCloseOkID, args)
 }
 
-// ConnectionBlocked is connection.blocked (10.60), sent by either side.
+// ConnectionBlocked is connection.blocked (10.60), sent by the server.
 type ConnectionBlocked struct {
 	Reason string
 }
@@ -275,7 +275,7 @@ func (m *ConnectionBlocked) Decode(args []byte) error {
 	return c.finish(ConnectionBlockedID, args)
 }
 
-// ConnectionUnblocked is connection.unblocked (10.61), sent by either side.
+// ConnectionUnblocked is connection.unblocked (10.61), sent by the server.
 type ConnectionUnblocked struct {
 }
 
@@ -291,7 +291,7 @@ func (*ConnectionUnblocked) Decode(args []byte) error {
 	return c.finish(ConnectionUnblockedID, args)
 }
 
-// ConnectionUpdateSecret is connection.update-secret (10.70), sent by the server.
+// ConnectionUpdateSecret is connection.update-secret (10.70), sent by the client.
 type ConnectionUpdateSecret struct {
 	NewSecret []byte
 	Reason    string
@@ -315,7 +315,7 @@ func (m *ConnectionUpdateSecret) Decode(args []byte) error {
 	return c.finish(ConnectionUpdateSecretID, args)
 }
 
-// ConnectionUpdateSecretOk is connection.update-secret-ok (10.71), sent by the client.
+// ConnectionUpdateSecretOk is connection.update-secret-ok (10.71), sent by the server.
 type ConnectionUpdateSecretOk struct {
 }
 

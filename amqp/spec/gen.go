@@ -59,6 +59,15 @@ const additions = `<amqp>
   </class>
 </amqp>`
 
+// received corrects which side has to understand a method where the specification file has it wrong:
+// update-secret is a client's, and only a server blocks.
+var received = map[string]string{
+	"connection.update-secret":    "server",
+	"connection.update-secret-ok": "client",
+	"connection.blocked":          "client",
+	"connection.unblocked":        "client",
+}
+
 type document struct {
 	Constants []constant `xml:"constant"`
 	Domains   []domain   `xml:"domain"`
@@ -217,7 +226,11 @@ func parse(text []byte) (*document, error) {
 		c := &doc.Classes[i]
 		sort.Slice(c.Methods, func(i, j int) bool { return c.Methods[i].Index < c.Methods[j].Index })
 		for j := range c.Methods {
-			c.Methods[j].class = c
+			m := &c.Methods[j]
+			m.class = c
+			if side, ok := received[m.specName()]; ok {
+				m.Chassis = []chassis{{Name: side}}
+			}
 		}
 	}
 	return doc, doc.resolve()
