@@ -1,0 +1,141 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the table of known differences into README.md")
+
+var errOpen = errors.New("the connection stays open after a connection exception")
+
+// difference is a behaviour in which SettMQ deliberately differs from some RabbitMQ.
+type difference struct {
+	id string
+	// rabbit and settmq say what each does, why says why SettMQ does not follow.
+	rabbit, settmq, why string
+	// shown tells whether a broker behaves as the column "RabbitMQ" says. A RabbitMQ that is
+	// older, or configured otherwise, may behave as SettMQ does.
+	shown func(target) bool
+}
+
+// differences is the whole list. A test that depends on an entry asks differs.
+var differences = []difference{
+	{
+		id:     "transient-queues",
+		rabbit: "4.3 and later refuse a queue that is neither durable nor exclusive with 541, unless the deprecated feature is permitted",
+		settmq: "declares it; it is gone after a restart",
+		why:    "Celery, amqplib and many others declare such queues; nothing in them is hard to serve",
+		shown:  func(b target) bool { return b.transientRefused },
+	},
+	{
+		id:     "global-qos",
+		rabbit: "4.3 and later treat basic.qos with global=true as global=false, unless the deprecated feature is permitted",
+		settmq: "one limit for all consumers of the channel, changeable while they consume",
+		why:    "clients that change their prefetch at run time depend on it",
+		shown:  func(b target) bool { return b.globalQosIgnored },
+	},
+	{
+		id:     "topic-wildcards",
+		rabbit: "4.3.5 and later refuse binding keys with more than two # words with 406",
+		settmq: "accepts them",
+		why:    "the cost of matching is bounded by words times trie nodes, whatever the keys are",
+		shown:  func(b target) bool { return b.atLeast(4, 3, 5) },
+	},
+	{
+		id:     "frame-max-minimum",
+		rabbit: "4.1 and later drop the connection of a client that asks for a frame_max under 8192",
+		settmq: "accepts 4096, the minimum of the protocol",
+		why:    "amqplib before 0.10.7 and other clients ask for 4096",
+		shown:  func(b target) bool { return b.atLeast(4, 1, 0) },
+	},
+	{
+		id:     "protocol-header",
+		rabbit: "4.0 and later answer an unknown protocol header with that of AMQP 1.0 with SASL",
+		settmq: "answers with that of AMQP 0-9-1",
+		why:    "the answer names a protocol that the server speaks",
+		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
+	},
+	{
+		id:     "tune-refusal",
+		rabbit: "drops TCP three seconds after a connection.tune-ok outside of the limits",
+		settmq: "sends connection.close 530 with the reason",
+		why:    "the developer of the client sees what is wrong",
+		shown:  func(target) bool { return true },
+	},
+}
+
+func (b target) atLeast(major, minor, patch int) bool {
+	var have [3]int
+	for i, s := range strings.SplitN(b.version, ".", 3) {
+		have[i], _ = strconv.Atoi(strings.TrimFunc(s, func(r rune) bool { return r < '0' || r > '9' }))
+	}
+	want := [3]int{major, minor, patch}
+	for i := range have {
+		if have[i] != want[i] {
+			return have[i] > want[i]
+		}
+	}
+	return true
+}
+
+// differs tells whether the broker under test behaves as RabbitMQ in this entry, and SettMQ
+// does not. SettMQ never does, or the entry would not be in the list.
+func differs(t testing.TB, id string) bool {
+	t.Helper()
+	for _, d := range differences {
+		if d.id == id {
+			return !sut.settmq && d.shown(sut)
+		}
+	}
+	t.Fatalf("no known difference %q", id)
+	return false
+}
+
+// needs skips a test of what SettMQ does and the broker at hand does not.
+func needs(t testing.TB, id string) {
+	t.Helper()
+	if differs(t, id) {
+		t.Skipf("known difference %q", id)
+	}
+}
+
+const (
+	tableStart = "<!-- differences: written by go test -run TestDifferencesInReadme -rewrite -->\n"
+	tableEnd   = "<!-- end of differences -->\n"
+)
+
+func renderDifferences() []byte {
+	var b bytes.Buffer
+	b.WriteString(tableStart)
+	b.WriteString("| id | RabbitMQ | SettMQ | why |\n| --- | --- | --- | --- |\n")
+	for _, d := range differences {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.id, d.rabbit, d.settmq, d.why)
+	}
+	b.WriteString(tableEnd)
+	return b.Bytes()
+}
+
+func TestDifferencesInReadme(t *testing.T) {
+	old, err := os.ReadFile("README.md")
+	must(t, err)
+	start, end := bytes.Index(old, []byte(tableStart)), bytes.Index(old, []byte(tableEnd))
+	if start < 0 || end < start {
+		t.Fatal("README.md has lost the markers around the table of differences")
+	}
+	end += len(tableEnd)
+	table := renderDifferences()
+	if bytes.Equal(old[start:end], table) {
+		return
+	}
+	if !*rewrite {
+		t.Fatal("the table in README.md is stale; run go test ./integration -run TestDifferencesInReadme -rewrite")
+	}
+	must(t, os.WriteFile("README.md", bytes.Join([][]byte{old[:start], table, old[end:]}, nil), 0o644))
+}
