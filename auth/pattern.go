@@ -56,7 +56,7 @@ func CompilePattern(s string) (*Pattern, error) {
 	}
 	back, err2 := regexp2.Compile(s, regexp2.None)
 	if err2 != nil {
-		return nil, fmt.Errorf("%w %q: %w", ErrBadPattern, s, err)
+		return nil, fmt.Errorf("%w %.100q: %w", ErrBadPattern, s, err)
 	}
 	back.MatchTimeout = matchTimeout
 	p.back = back
