@@ -1,0 +1,16 @@
+package journal
+
+// Settle waits until the keeper has nothing left to do.
+func (j *Journal) Settle() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for !j.idle && j.err == nil && !j.closing {
+		j.cond.Wait()
+	}
+}
+
+// Sizes of the format, for tests that damage files.
+const (
+	PageSize   = pageSize
+	FragHeader = fragHeader
+)
