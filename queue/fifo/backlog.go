@@ -18,9 +18,16 @@ type backlog[P any] struct {
 	loaded     uint64 // of those whose payload is in memory
 	unloaded   int    // items of head without a payload
 
-	loading  bool // the caller is reading from the store
-	loadFrom uint64
+	load     load
 	pageFrom uint64 // where the search for returned messages to unload goes on
+}
+
+// load is a reading of the store that is in flight. Only of what was paged out when it was asked for is it certain
+// that the reading finds it, hence the copy of the interval.
+type load struct {
+	active           bool
+	from             uint64
+	coldFrom, coldTo uint64 // the cold range when the load was asked for
 }
 
 // coldRange is the interval [from, to), open if from < to.
@@ -30,8 +37,7 @@ type coldRange struct {
 	bytes    uint64
 }
 
-func (c *coldRange) open() bool               { return c.from < c.to }
-func (c *coldRange) contains(seq uint64) bool { return c.from <= seq && seq < c.to }
+func (c *coldRange) open() bool { return c.from < c.to }
 
 func (c *coldRange) add(size uint32) {
 	c.count++

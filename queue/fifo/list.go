@@ -11,6 +11,7 @@ type item[P any] struct {
 const (
 	metaRedelivered = 1 << iota // came back from the store as handed out before
 	metaUnloaded                // payload dropped, the store has it
+	metaLate                    // dropped while a load was in flight that may have read before the store had it
 
 	metaSlotShift = iota
 	metaFlags     = 1<<metaSlotShift - 1
@@ -19,11 +20,14 @@ const (
 func (it *item[P]) loaded() bool { return it.meta&metaUnloaded == 0 }
 func (it *item[P]) slot() uint32 { return it.meta >> metaSlotShift }
 
-// unload drops the payload.
-func (it *item[P]) unload() {
+// unload drops the payload; loading tells whether a load is in flight.
+func (it *item[P]) unload(loading bool) {
 	var none P
 	it.payload = none
 	it.meta |= metaUnloaded
+	if loading {
+		it.meta |= metaLate
+	}
 }
 
 const (

@@ -81,7 +81,7 @@ func (b *backlog[P]) unloadReturned(keep, limit int, stored func(seq uint64) boo
 		}
 		b.pageFrom = it.seq + 1
 		if it.loaded() && stored(it.seq) {
-			it.unload()
+			it.unload(b.load.active)
 			b.loaded -= uint64(it.size)
 			b.unloaded++
 			n++
@@ -103,7 +103,7 @@ func (m *Machine[P]) ReleaseUnacked(max int, stored func(seq uint64) bool) (item
 		}
 		m.releaseFrom = it.seq + 1
 		if it.loaded() && stored(it.seq) {
-			it.unload()
+			it.unload(m.ready.load.active)
 			m.unackedLoaded--
 			items++
 			bytes += uint64(it.size)
@@ -122,12 +122,12 @@ func (m *Machine[P]) LoadedBytes() uint64 { return m.ready.loaded + m.unackedByt
 // The cost is O(window) while requeued messages stand in the queue without their payload, else O(1).
 func (m *Machine[P]) NeedsLoad(window int) (from uint64, ok bool) {
 	b := &m.ready
-	if b.loading {
+	if b.load.active {
 		return 0, false
 	}
 	from, ok = b.firstMissing(max(window, 1))
 	if ok {
-		b.loading, b.loadFrom = true, from
+		b.load = load{active: true, from: from, coldFrom: b.cold.from, coldTo: b.cold.to}
 	}
 	return from, ok
 }
@@ -152,40 +152,41 @@ func (b *backlog[P]) firstMissing(window int) (uint64, bool) {
 }
 
 // LoadFailed ends a load without a result: NeedsLoad asks for the same again. When to try is the caller's choice.
-func (m *Machine[P]) LoadFailed() { m.ready.loading = false }
+func (m *Machine[P]) LoadFailed() { m.ready.load = load{} }
 
-// Loaded ends a load. items are the live messages the store has in [from, next), from being the result of NeedsLoad,
-// in ascending order; the slice is not kept. Messages that are no longer, or not yet again, wanted in memory are
-// ignored: the queue may have changed in the meantime in any way. next must not lie above the NextSeq of the time of
-// reading, or messages enqueued and paged out since would count as covered.
+// Loaded ends a load. items are the live messages the store had in [from, next), from being the result of NeedsLoad,
+// in ascending order; the slice is not kept. What is not, or no longer, wanted in memory is ignored: the queue may
+// have changed in the meantime in any way.
 //
-// It returns how many messages the machine had counted in that interval that the store does not have. They are
-// forgotten. A number other than zero means that something was lost on disk.
+// It returns how many messages that were paged out in that interval the store did not have. They are forgotten. A
+// number other than zero means that something was lost on disk.
 func (m *Machine[P]) Loaded(items []LoadedItem[P], next uint64) (missing int) {
 	b := &m.ready
-	if !b.loading {
+	if !b.load.active {
 		return 0
 	}
-	b.loading = false
-	// If messages before the interval were paged out meanwhile, the interval no longer begins the cold range and the
-	// part of it that is in there must be read again.
-	joins := b.cold.open() && b.loadFrom <= b.cold.from
+	// The load serves the cold range only if that still begins where it did: messages before it may have been paged
+	// out since, or everything purged. And it serves no more of it than there was.
+	joins := b.cold.open() && b.cold.from == b.load.coldFrom && b.load.from <= b.cold.from
+	end := min(next, b.load.coldTo)
 	for i := range items {
 		li := &items[i]
 		if li.Seq >= next {
 			break
 		}
-		if joins && b.cold.contains(li.Seq) {
+		if joins && b.cold.from <= li.Seq && li.Seq < end {
 			b.thaw(li)
 		} else if b.unloaded > 0 {
 			b.reload(li)
 		}
 	}
 	missing = b.forgetMissing(next)
-	if joins && next > b.cold.from {
-		b.cold.from = next
+	b.load = load{}
+	if !joins {
+		return missing
 	}
-	if joins && !b.cold.open() {
+	b.cold.from = max(b.cold.from, end)
+	if !b.cold.open() {
 		missing += b.cold.count
 		b.bytes -= b.cold.bytes
 		b.cold = coldRange{}
@@ -217,7 +218,7 @@ func (b *backlog[P]) reload(li *LoadedItem[P]) {
 		return
 	}
 	it.payload = li.Payload
-	it.meta &^= metaUnloaded
+	it.meta &^= metaUnloaded | metaLate
 	b.unloaded--
 	b.loaded += uint64(it.size)
 }
@@ -227,9 +228,13 @@ func (b *backlog[P]) forgetMissing(next uint64) (n int) {
 	if b.unloaded == 0 {
 		return 0
 	}
-	c := b.head.seek(b.loadFrom)
+	c := b.head.seek(b.load.from)
 	for it := b.head.next(&c); it != nil && it.seq < next; it = b.head.next(&c) {
 		if it.loaded() {
+			continue
+		}
+		if it.meta&metaLate != 0 {
+			it.meta &^= metaLate // the next load must bring it
 			continue
 		}
 		seq := it.seq
