@@ -1,0 +1,390 @@
+package storage
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// settleDelay is how long settlements wait for company when nobody waits for anything else.
+const settleDelay = 20 * time.Millisecond
+
+// spaceRetry is how often a batch that found no disk space is tried again.
+const spaceRetry = time.Second
+
+// committer turns what is pending into journal records. All of it is owned by its goroutine.
+type committer struct {
+	s *Store
+	w batchWriter
+
+	queues []*Queue // taken off Store.dirty, still to be looked at
+	spare  []*Queue
+
+	batch   uint64 // number of the batch being built, from 1
+	items   []batchItem
+	taken   []takenQueue
+	runs    []run // scratch of settlements
+	metaBuf []byte
+	tickets []*Ticket
+	stamp   uint64
+	cancel  []*Message
+	charge  int64
+	refs    confirmRuns
+}
+
+// batchItem is one target of one message in the batch being built.
+type batchItem struct {
+	seq    uint64
+	m      *Message
+	at     uint32
+	shared bool
+}
+
+// takenQueue is what a batch takes from one queue.
+type takenQueue struct {
+	q       *Queue
+	lo, hi  int // range in items
+	settled []run
+	limit   uint64 // 0: no new one
+	kind    byte
+	waiters []limitWaiter
+}
+
+// run commits until the store is closed or fails.
+func (c *committer) run() {
+	defer close(c.s.committerDone)
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	var lazyUntil time.Time
+	for {
+		work, urgent, closing := c.s.workWaiting(len(c.queues) > 0)
+		switch {
+		case urgent || work && closing:
+		case closing:
+			return
+		case work:
+			if now := time.Now(); lazyUntil.IsZero() {
+				lazyUntil = now.Add(settleDelay)
+				timer.Reset(settleDelay)
+			} else if now.Before(lazyUntil) {
+				timer.Reset(lazyUntil.Sub(now))
+			} else {
+				break // waited long enough
+			}
+			select {
+			case <-c.s.wake:
+			case <-timer.C:
+			}
+			continue
+		default:
+			<-c.s.wake
+			continue
+		}
+		lazyUntil = time.Time{}
+		if err := c.commit(); err != nil {
+			c.s.fail(err)
+			c.abandon(err)
+			return
+		}
+	}
+}
+
+// commit builds, writes and syncs one batch and tells everybody who waited for it.
+func (c *committer) commit() error {
+	bufs, err := c.build()
+	if err != nil {
+		return err
+	}
+	// Whatever was settled before its batch needs no disk for its confirm.
+	for _, m := range c.cancel {
+		c.refs.done(m)
+	}
+	c.refs.flush()
+	if bufs != nil {
+		if err := c.write(bufs); err != nil {
+			return err
+		}
+	}
+	c.finish()
+	return nil
+}
+
+// write appends the record, publishes where its messages lie, and syncs.
+func (c *committer) write(bufs [][]byte) error {
+	s := c.s
+	pos, err := c.append(bufs)
+	if err != nil {
+		return err
+	}
+	c.publish(pos)
+	if s.opts.SyncDelay > 0 {
+		time.Sleep(s.opts.SyncDelay)
+	}
+	if err := s.journal.Sync(); err != nil {
+		return err
+	}
+	s.batches.Add(1)
+	s.afterSync(pos, c.stamp)
+	return nil
+}
+
+// append writes the record and holds publishers while there is no space for it.
+func (c *committer) append(bufs [][]byte) (position, error) {
+	s := c.s
+	for {
+		pos, err := s.journal.Append(bufs)
+		if !isNoSpace(err) {
+			if err == nil {
+				s.setHeld(heldNoSpace, false)
+			}
+			return pos, err
+		}
+		s.setHeld(heldNoSpace, true)
+		if !s.awaitSpace(spaceRetry) {
+			return pos, errors.Join(ErrDiskFull, err)
+		}
+	}
+}
+
+// build takes everything pending, up to maxBatch, and encodes it. A nil result means that there
+// is nothing to write.
+func (c *committer) build() ([][]byte, error) {
+	s := c.s
+	c.batch++
+	c.w.reset()
+	c.take()
+	// Metadata is taken after the messages and replayed before them: a change applied before a
+	// message was appended is never in a later batch than the message.
+	s.mu.Lock()
+	c.metaBuf, s.metaBuf = s.metaBuf, c.metaBuf[:0]
+	c.tickets, s.tickets = s.tickets, c.tickets[:0]
+	c.stamp = s.stamp
+	s.mu.Unlock()
+
+	c.encodeMessages()
+	msgEnd := c.w.offset()
+	for i := range c.taken {
+		c.encodeState(&c.taken[i])
+	}
+	stateEnd := c.w.offset()
+	c.w.buf = append(c.w.buf, c.metaBuf...)
+	if c.w.offset() == batchHeaderSize {
+		return nil, nil
+	}
+	return c.w.finish(msgEnd, stateEnd, 0), nil
+}
+
+// take moves pending work of the dirty queues into the batch.
+func (c *committer) take() {
+	s := c.s
+	s.mu.Lock()
+	s.urgent = false
+	c.queues = append(c.queues, s.dirty...)
+	clear(s.dirty)
+	s.dirty = s.dirty[:0]
+	s.mu.Unlock()
+
+	size := 0
+	left := c.spare[:0]
+	for _, q := range c.queues {
+		if size >= maxBatch {
+			left = append(left, q)
+			continue
+		}
+		var more bool
+		if size, more = c.takeQueue(q, size); more {
+			left = append(left, q)
+		}
+	}
+	clear(c.queues)
+	c.queues, c.spare = left, c.queues[:0]
+}
+
+// takeQueue takes what one queue has pending as long as the batch has room. It returns the
+// batch's size and whether something was left behind.
+func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
+	t := takenQueue{q: q, lo: len(c.items)}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.pending.empty() {
+		p := q.pending.front()
+		if q.deleted || !q.live.has(p.seq) {
+			c.cancel = append(c.cancel, p.m)
+		} else {
+			n := refOverhead
+			if p.m.batch != c.batch {
+				n = p.m.size()
+			}
+			if size > 0 && size+n > maxBatch {
+				more = true
+				break
+			}
+			size += n
+			// Marked here so that further targets count as references; the offset follows when
+			// the batch is encoded.
+			if p.m.batch != c.batch {
+				p.m.batch, p.m.at, p.m.shared = c.batch, 0, false
+			} else {
+				p.m.shared = true
+			}
+			c.items = append(c.items, batchItem{seq: p.seq, m: p.m})
+		}
+		c.charge += int64(p.charge)
+		q.taken = p.seq + 1
+		q.pending.pop()
+	}
+	t.hi = len(c.items)
+	if t.hi > t.lo {
+		q.changed = true
+	}
+	c.takeStateLocked(q, &t)
+	if !more {
+		q.queued, q.urgent = false, false
+	}
+	if t.hi > t.lo || len(t.settled) > 0 || t.limit > 0 || len(t.waiters) > 0 {
+		c.taken = append(c.taken, t)
+	}
+	return size, more
+}
+
+func (c *committer) takeStateLocked(q *Queue, t *takenQueue) {
+	if q.deleted {
+		return
+	}
+	if len(q.settled) > 0 {
+		lo := len(c.runs)
+		c.runs = append(c.runs, q.settled...)
+		t.settled = c.runs[lo:len(c.runs):len(c.runs)]
+		if q.settled = q.settled[:0]; cap(q.settled) > maxKeptEntries {
+			q.settled = nil
+		}
+	}
+	if want := q.requested.Load(); want > q.written {
+		q.written = want
+		q.changed = true
+		t.limit, t.kind = want, opLimit
+	}
+	if len(q.waiters) > 0 {
+		t.waiters = q.waiters
+		q.waiters = nil
+	}
+}
+
+func (c *committer) encodeMessages() {
+	for i := range c.taken {
+		t := &c.taken[i]
+		for j := t.lo; j < t.hi; j++ {
+			it := &c.items[j]
+			if it.m.at == 0 {
+				it.m.at = c.w.message(t.q.id, it.seq, it.m)
+			} else {
+				c.w.ref(it.m.at, t.q.id, it.seq, it.m)
+			}
+			it.at, it.shared = it.m.at, it.m.shared
+		}
+	}
+}
+
+func (c *committer) encodeState(t *takenQueue) {
+	if len(t.settled) > 0 {
+		c.w.settle(t.q.id, mergeRuns(t.settled))
+	}
+	if t.limit > 0 {
+		c.w.limit(t.kind, t.q.id, t.limit)
+	}
+}
+
+// mergeRuns sorts runs and joins those that touch, in place.
+func mergeRuns(runs []run) []run {
+	if !slices.IsSortedFunc(runs, compareRuns) {
+		slices.SortFunc(runs, compareRuns)
+	}
+	out := runs[:1]
+	for _, r := range runs[1:] {
+		if last := &out[len(out)-1]; r.lo <= last.hi {
+			last.hi = max(last.hi, r.hi)
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func compareRuns(a, b run) int {
+	switch {
+	case a.lo < b.lo:
+		return -1
+	case a.lo > b.lo:
+		return 1
+	}
+	return 0
+}
+
+// publish tells the queues where their messages lie, a stretch at a time so that nobody waits
+// long for a queue's lock.
+func (c *committer) publish(pos position) {
+	const stretch = 512
+	for i := range c.taken {
+		t := &c.taken[i]
+		for lo := t.lo; lo < t.hi; lo += stretch {
+			items := c.items[lo:min(lo+stretch, t.hi)]
+			t.q.mu.Lock()
+			for j := range items {
+				t.q.live.setLocation(items[j].seq, makeLocation(pos, items[j].at, items[j].shared))
+			}
+			t.q.mu.Unlock()
+		}
+	}
+}
+
+// finish runs after the sync: confirms, tickets, limits, budget.
+func (c *committer) finish() {
+	s := c.s
+	s.release(c.charge)
+	for i := range c.items {
+		c.refs.done(c.items[i].m)
+	}
+	c.refs.flush()
+	for _, t := range c.tickets {
+		t.resolve(nil)
+	}
+	for i := range c.taken {
+		t := &c.taken[i]
+		if t.limit > 0 {
+			t.q.limit.Store(t.limit)
+		}
+		for _, w := range t.waiters {
+			w.done()
+		}
+	}
+	c.clear()
+}
+
+// abandon lets go of a batch that failed: nothing of it is confirmed.
+func (c *committer) abandon(err error) {
+	for _, t := range c.tickets {
+		t.resolve(err)
+	}
+	c.clear()
+}
+
+func (c *committer) clear() {
+	c.items = recycle(c.items)
+	c.taken = recycle(c.taken)
+	c.cancel = recycle(c.cancel)
+	c.tickets = recycle(c.tickets)
+	c.runs = recycle(c.runs)
+	c.charge = 0
+	if cap(c.metaBuf) > 1<<20 {
+		c.metaBuf = nil
+	}
+}
+
+// recycle empties a list, keeping its memory unless that is unusually much.
+func recycle[T any](s []T) []T {
+	if cap(s) > maxKeptEntries {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}

@@ -1,0 +1,127 @@
+package storage
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// Message is what is stored: four byte fields and who waits for it. One Message may be appended to
+// many queues; its bytes are then stored once. Everything exported is set before the first Append
+// and immutable from then on, except Targets.
+type Message struct {
+	Exchange, RoutingKey string
+	Properties, Body     []byte
+
+	// Transient messages are stored only so that they can leave memory: they are not there any
+	// more after a restart.
+	Transient bool
+
+	// Confirm, when not nil, is told ConfirmSeq once Targets has fallen to 0.
+	Confirm    Confirmer
+	ConfirmSeq uint64
+
+	// Targets counts what the confirm waits for. The publisher adds 1 per durable queue before it
+	// appends, and 1 more as a guard that it drops itself with Done at the end of its fan-out, so
+	// that the confirm cannot go out while queues are still being added.
+	Targets atomic.Int32
+
+	one     [1]uint64   // backs the slice given to Confirm by Done
+	charged atomic.Bool // bytes counted against the commit budget
+
+	// Owned by the committer.
+	batch  uint64 // batch that wrote the message last
+	at     uint32 // offset of its operation in that batch's record
+	shared bool   // more than one target in that batch
+}
+
+// Confirmer is told which messages are safe. Confirm is called from the committer, or from the
+// goroutine that calls [Message.Done], without any lock of the store held. It must not block and
+// not call back into the store; seqs ascend and are valid only during the call.
+type Confirmer interface {
+	Confirm(seqs []uint64)
+}
+
+// Done drops one target and gives the confirm when it was the last.
+func (m *Message) Done() {
+	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
+		return
+	}
+	m.one[0] = m.ConfirmSeq
+	m.Confirm.Confirm(m.one[:])
+}
+
+// size is what a message weighs in the commit budget and in a batch: an upper bound of its
+// encoded length.
+func (m *Message) size() int {
+	return messageOverhead + len(m.Exchange) + len(m.RoutingKey) + len(m.Properties) + len(m.Body)
+}
+
+// Stored is a message read back.
+type Stored struct {
+	Seq     uint64
+	Message *Message
+	// Redelivered says that the message may have been handed out before the last restart.
+	Redelivered bool
+}
+
+// confirmRuns gathers confirms by Confirmer. It is owned by the committer and reused.
+type confirmRuns struct {
+	runs  []confirmRun
+	used  int
+	index map[Confirmer]int
+}
+
+type confirmRun struct {
+	to   Confirmer
+	seqs []uint64
+}
+
+// done drops a target of m and notes the confirm if it was the last.
+func (r *confirmRuns) done(m *Message) {
+	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
+		return
+	}
+	r.add(m.Confirm, m.ConfirmSeq)
+}
+
+func (r *confirmRuns) add(to Confirmer, seq uint64) {
+	// Messages of one publisher come in runs, so the last one is mostly the right one.
+	if r.used > 0 && r.runs[r.used-1].to == to {
+		run := &r.runs[r.used-1]
+		run.seqs = append(run.seqs, seq)
+		return
+	}
+	i, ok := r.index[to]
+	if !ok {
+		if r.index == nil {
+			r.index = make(map[Confirmer]int)
+		}
+		if r.used == len(r.runs) {
+			r.runs = append(r.runs, confirmRun{})
+		}
+		i = r.used
+		r.used++
+		r.runs[i].to = to
+		r.index[to] = i
+	}
+	r.runs[i].seqs = append(r.runs[i].seqs, seq)
+}
+
+// flush gives all confirms noted so far.
+func (r *confirmRuns) flush() {
+	for i := range r.runs[:r.used] {
+		run := &r.runs[i]
+		// Messages of one channel can reach the batch through several queues.
+		if !slices.IsSorted(run.seqs) {
+			slices.Sort(run.seqs)
+		}
+		run.to.Confirm(run.seqs)
+		run.to = nil
+		run.seqs = run.seqs[:0]
+		if cap(run.seqs) > maxKeptEntries {
+			run.seqs = nil
+		}
+	}
+	r.used = 0
+	clear(r.index)
+}
