@@ -49,6 +49,13 @@ var differences = []difference{
 		shown:  func(b target) bool { return b.atLeast(4, 3, 5) },
 	},
 	{
+		id:     "header-order",
+		rabbit: "4.0 and later deliver the fields of the header table sorted by name",
+		settmq: "delivers the table as it was published, byte for byte",
+		why:    "a signature over the headers stays valid, and nothing is decoded that need not be",
+		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
+	},
+	{
 		id:     "frame-max-minimum",
 		rabbit: "4.1 and later drop the connection of a client that asks for a frame_max under 8192",
 		settmq: "accepts 4096, the minimum of the protocol",
