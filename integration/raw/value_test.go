@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -238,6 +239,7 @@ func (r *reader) table() string {
 	if r.err == nil {
 		r.err = in.err
 	}
+	slices.Sort(parts) // the order of keys has no meaning, and some brokers sort them
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
