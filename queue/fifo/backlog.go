@@ -138,7 +138,7 @@ func (r *runs) add(from, to uint64) {
 }
 
 func (r *runs) flush() {
-	if r.from < r.to && r.each != nil {
+	if r.from < r.to {
 		r.each(r.from, r.to)
 	}
 	r.from, r.to = 0, 0

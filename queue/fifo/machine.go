@@ -89,10 +89,11 @@ func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
 }
 
 // Get hands out the first ready message to nobody's subscription (basic.get); unless noAck it is outstanding under
-// consumer 0. It returns false, with d untouched, if no message is ready or the first is not in memory; Head tells
-// which.
-func (m *Machine[P]) Get(noAck bool, d *Delivery[P]) bool {
-	if m.ready.peek() == nil {
+// consumer 0. It returns false, with d untouched, if no message is ready, or the first has a seq of limit or above or
+// is not in memory; Ready and Head tell which.
+func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
+	first := m.ready.peek()
+	if first == nil || first.seq >= limit {
 		return false
 	}
 	m.handOut(0, 0, noAck, d)
@@ -152,20 +153,11 @@ func (m *Machine[P]) Requeue(seq uint64) bool {
 	return ok
 }
 
-// Purge forgets all ready messages and returns how many there were. each, unless nil, is called with their seqs in
-// ascending order; in a cold range of a restored queue also with those of messages that were gone long ago. With a
-// long cold range prefer [Machine.PurgeRanges]. each must not call the machine.
-func (m *Machine[P]) Purge(each func(seq uint64)) (n int) {
-	return m.PurgeRanges(func(from, to uint64) {
-		for seq := from; each != nil && seq < to; seq++ {
-			each(seq)
-		}
-	})
-}
-
-// PurgeRanges is Purge with intervals [from, to) of seqs instead of single ones. No interval has an outstanding
-// message in it. each may be nil. A load in flight stays in flight and brings nothing.
-func (m *Machine[P]) PurgeRanges(each func(from, to uint64)) (n int) {
+// Purge forgets all ready messages and returns how many there were. each is called with what they were, as intervals
+// [from, to) of consecutive seqs in ascending order; a cold range is one interval, in which a restored queue may have
+// seqs that were gone before. No interval has an outstanding message in it. each must not call the machine. A load in
+// flight stays in flight and brings nothing.
+func (m *Machine[P]) Purge(each func(from, to uint64)) (n int) {
 	n = m.ready.len()
 	m.ready.clear(each)
 	return n

@@ -511,12 +511,14 @@ func (p *pair) pump() {
 
 func (p *pair) get() {
 	noAck := p.bool("no-ack")
+	limit := p.model.next - min(p.model.next, uint64(p.int("limit", 0, 3)))
 	var d, want Delivery[*int]
-	ok := p.model.first() != nil
+	first := p.model.first()
+	ok := first != nil && first.seq < limit
 	if ok {
 		want = p.model.handOut(nil, noAck)
 	}
-	p.same("Get", p.fifo.Get(noAck, &d), ok)
+	p.same("Get", p.fifo.Get(limit, noAck, &d), ok)
 	p.same("delivery", d, want)
 }
 
@@ -568,16 +570,11 @@ func (p *pair) purge() {
 		}
 		got = append(got, seq)
 	}
-	n := 0
-	if p.bool("ranges") {
-		n = p.fifo.PurgeRanges(func(from, to uint64) {
-			for ; from < to; from++ {
-				count(from)
-			}
-		})
-	} else {
-		n = p.fifo.Purge(count)
-	}
+	n := p.fifo.Purge(func(from, to uint64) {
+		for ; from < to; from++ {
+			count(from)
+		}
+	})
 	p.same("Purge", n, len(want))
 	var seqs []uint64
 	for _, x := range want {
@@ -677,7 +674,7 @@ func TestEverythingComesOutOnce(t *testing.T) {
 		}
 		for len(m.messages) > 0 {
 			var d Delivery[*int]
-			for f.Get(true, &d) {
+			for f.Get(m.next, true, &d) {
 				if len(m.messages) == 0 || d.Seq != m.messages[0].seq || d.Payload != m.messages[0].payload {
 					t.Fatalf("got %d, want %v", d.Seq, m.messages)
 				}

@@ -1,0 +1,368 @@
+package fifo
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the output that the scripts have now into testdata")
+
+// A script is a sequence of blocks separated by blank lines: commands, a line "----", and their whole output.
+// Lines that begin with # are comments. Commands are words, options are key=value:
+//
+//	new first=N                     start with an empty machine (every script has one at the beginning)
+//	restore next=N from=N SEQ...    make the given seqs, 10 bytes each, the backlog after a restart
+//	enqueue NAME... [size=N] [x=N]  enqueue persistent messages; x=N enqueues N named after their seq
+//	transient NAME...               enqueue messages that are never stored
+//	store [to=N]                    the store has written every persistent message (with a seq below N)
+//	lose SEQ                        the store has lost a message
+//	subscribe ID [prefetch=N] [priority=N] [no-ack] [exclusive]
+//	cancel ID, park ID, unpark ID, prefetch ID N
+//	refuse ID, admit ID             let the admitter say no or yes for this consumer
+//	deliver [n=N] [limit=N]         call Next up to N times (default: until it says false)
+//	get [no-ack] [limit=N]
+//	ack SEQ..., requeue SEQ...      each SEQ may be LOW-HIGH
+//	purge
+//	page-out [keep=N] [max=N], release [max=N]
+//	needs-load [window=N]
+//	read [n=N]                      read up to N messages from the store for the load in flight
+//	load [n=N], load-failed         end the load, with what was read or else with what read n=N finds
+//	state
+type script struct {
+	m       *Machine[string]
+	out     bytes.Buffer
+	disk    []diskMessage // live messages in seq order
+	refuses map[ConsumerID]bool
+
+	// Of the load in flight.
+	from, next uint64
+	items      []LoadedItem[string]
+	read       bool
+}
+
+type diskMessage struct {
+	LoadedItem[string]
+	persistent, stored bool
+}
+
+func (s *script) Admit(id ConsumerID, _ uint32) bool { return !s.refuses[id] }
+
+func (s *script) message(seq uint64) int {
+	at, ok := slices.BinarySearchFunc(s.disk, seq, func(d diskMessage, seq uint64) int { return int(d.Seq) - int(seq) })
+	if !ok {
+		return -1
+	}
+	return at
+}
+
+func (s *script) forget(seq uint64) {
+	if at := s.message(seq); at >= 0 {
+		s.disk = slices.Delete(s.disk, at, at+1)
+	}
+}
+
+func (s *script) stored(seq uint64) bool { return s.disk[s.message(seq)].stored }
+
+// command is a parsed line.
+type command struct {
+	name    string
+	words   []string
+	options map[string]string
+}
+
+func parseCommand(line string) command {
+	c := command{options: map[string]string{}}
+	for i, w := range strings.Fields(line) {
+		if key, value, ok := strings.Cut(w, "="); ok {
+			c.options[key] = value
+		} else if i == 0 {
+			c.name = w
+		} else {
+			c.words = append(c.words, w)
+		}
+	}
+	return c
+}
+
+func (c command) flag(name string) bool { return slices.Contains(c.words, name) }
+
+func (c command) number(key string, otherwise int) int {
+	if v, ok := c.options[key]; ok {
+		return atoi(v)
+	}
+	return otherwise
+}
+
+func (c command) id() ConsumerID { return ConsumerID(atoi(c.words[0])) }
+
+// seqs returns the numbers and LOW-HIGH ranges among the words.
+func (c command) seqs() (seqs []uint64) {
+	for _, w := range c.words {
+		low, high, ok := strings.Cut(w, "-")
+		if !ok {
+			high = low
+		}
+		for seq := atoi(low); seq <= atoi(high); seq++ {
+			seqs = append(seqs, uint64(seq))
+		}
+	}
+	return seqs
+}
+
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format+"\n", args...) }
+
+func (s *script) run(line string) {
+	c := parseCommand(line)
+	switch c.name {
+	case "new":
+		*s = script{m: New[string](Options{FirstSeq: uint64(c.number("first", 0))}), refuses: map[ConsumerID]bool{}}
+	case "enqueue", "transient":
+		s.enqueue(c)
+	case "subscribe":
+		s.subscribe(c)
+	case "cancel":
+		s.m.Unsubscribe(c.id())
+	case "park":
+		s.m.Park(c.id())
+	case "unpark":
+		s.m.Unpark(c.id())
+	case "prefetch":
+		s.m.SetPrefetch(c.id(), uint32(atoi(c.words[1])))
+	case "refuse", "admit":
+		s.refuses[c.id()] = c.name == "refuse"
+	case "deliver":
+		s.deliver(c)
+	case "get":
+		var d Delivery[string]
+		if s.m.Get(uint64(c.number("limit", 1<<30)), c.flag("no-ack"), &d) {
+			s.delivered(d)
+		} else {
+			s.printf("nothing")
+		}
+	case "ack", "requeue":
+		s.settle(c)
+	case "state":
+		m := s.m
+		seq, loaded, ok := m.Head()
+		s.printf("ready %d (%d bytes), unacked %d, loaded %d bytes, consumers %d, exclusive %t, next %d, handed out %d",
+			m.Ready(), m.ReadyBytes(), m.Unacked(), m.LoadedBytes(), m.Consumers(), m.HasExclusive(), m.NextSeq(), m.HandedOut())
+		if ok {
+			s.printf("head %d, loaded %t", seq, loaded)
+		}
+	default:
+		s.runStore(c)
+	}
+}
+
+// runStore runs the commands that have to do with the store.
+func (s *script) runStore(c command) {
+	switch c.name {
+	case "restore":
+		bytes := 0
+		for i, seq := range c.seqs() {
+			item := LoadedItem[string]{Seq: seq, Payload: "m" + strconv.Itoa(int(seq)), Size: 10, Redelivered: i == 0}
+			s.disk = append(s.disk, diskMessage{item, true, true})
+			bytes += 10
+		}
+		s.m.Restore(uint64(c.number("next", 0)), uint64(c.number("from", 0)), len(s.disk), uint64(bytes))
+	case "store":
+		for i := range s.disk {
+			d := &s.disk[i]
+			d.stored = d.stored || d.persistent && d.Seq < uint64(c.number("to", 1<<30))
+		}
+	case "lose":
+		s.forget(c.seqs()[0])
+	case "purge":
+		ranges := ""
+		n := s.m.Purge(func(from, to uint64) {
+			ranges += fmt.Sprintf(" [%d,%d)", from, to)
+			for ; from < to; from++ {
+				s.forget(from)
+			}
+		})
+		s.printf("purged %d%s", n, ranges)
+	case "page-out":
+		n, bytes := s.m.PageOut(c.number("keep", 0), c.number("max", 1<<30), s.stored)
+		s.printf("paged out %d, %d bytes", n, bytes)
+	case "release":
+		n, bytes := s.m.ReleaseUnacked(c.number("max", 1<<30), s.stored)
+		s.printf("released %d, %d bytes", n, bytes)
+	case "needs-load":
+		from, ok := s.m.NeedsLoad(c.number("window", 1))
+		if ok {
+			s.from = from
+			s.printf("from %d", from)
+		} else {
+			s.printf("no")
+		}
+	case "read":
+		s.readStore(c.number("n", 1<<30))
+	case "load":
+		if !s.read {
+			s.readStore(c.number("n", 1<<30))
+		}
+		s.printf("%d messages below %d, missing %d", len(s.items), s.next, s.m.Loaded(s.items, s.next))
+		s.read = false
+	case "load-failed":
+		s.read = false
+		s.m.LoadFailed()
+	default:
+		panic("unknown command " + c.name)
+	}
+}
+
+func (s *script) enqueue(c command) {
+	for range c.number("x", 0) {
+		c.words = append(c.words, "")
+	}
+	first := s.m.NextSeq()
+	for i, name := range c.words {
+		if name == "" {
+			name = "m" + strconv.Itoa(int(first)+i)
+		}
+		item := Item[string]{name, uint32(c.number("size", 1))}
+		seq := s.m.Enqueue(item)
+		s.disk = append(s.disk, diskMessage{
+			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size},
+			persistent: c.name == "enqueue",
+		})
+	}
+	s.printf("seq %d-%d", first, s.m.NextSeq()-1)
+}
+
+func (s *script) subscribe(c command) {
+	err := s.m.Subscribe(Consumer{
+		ID:        c.id(),
+		Prefetch:  uint32(c.number("prefetch", 0)),
+		Priority:  int32(c.number("priority", 0)),
+		NoAck:     c.flag("no-ack"),
+		Exclusive: c.flag("exclusive"),
+	})
+	if errors.Is(err, ErrExclusive) {
+		s.printf("consumer %d: %v", c.id(), err)
+	}
+}
+
+func (s *script) deliver(c command) {
+	for range c.number("n", 1<<30) {
+		var d Delivery[string]
+		if !s.m.Next(uint64(c.number("limit", 1<<30)), s, &d) {
+			s.printf("no more")
+			return
+		}
+		s.delivered(d)
+	}
+}
+
+func (s *script) delivered(d Delivery[string]) {
+	text := fmt.Sprintf("%d %s to %d", d.Seq, d.Payload, d.Consumer)
+	if d.Redelivered {
+		text += ", redelivered"
+	}
+	if d.NoAck {
+		text += ", no-ack"
+		s.forget(d.Seq)
+	}
+	s.printf("%s", text)
+}
+
+func (s *script) settle(c command) {
+	for _, seq := range c.seqs() {
+		if c.name == "requeue" {
+			if !s.m.Requeue(seq) {
+				s.printf("%d is not outstanding", seq)
+			}
+			continue
+		}
+		it, ok := s.m.Ack(seq)
+		switch {
+		case !ok:
+			s.printf("%d is not outstanding", seq)
+		case it.Payload == "":
+			s.printf("%d gone, payload not in memory", seq)
+		default:
+			s.printf("%d %s gone", seq, it.Payload)
+		}
+		if ok {
+			s.forget(seq)
+		}
+	}
+}
+
+func (s *script) readStore(limit int) {
+	s.items, s.next, s.read = nil, s.m.NextSeq(), true
+	for _, d := range s.disk {
+		if d.Seq < s.from || !d.stored {
+			continue
+		}
+		if len(s.items) == limit {
+			s.next = s.items[limit-1].Seq + 1
+			return
+		}
+		s.items = append(s.items, d.LoadedItem)
+	}
+}
+
+// TestScripts runs testdata/*.txt and compares the output. With -rewrite it writes the output instead; read the diff.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts: ", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(string(want))
+			if got == string(want) {
+				return
+			}
+			if !*rewrite {
+				t.Fatalf("%s, got:\n%s", file, got)
+			}
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// runScript returns the script with the output it has now.
+func runScript(text string) string {
+	var s script
+	var blocks []string
+	for block := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
+		commands, _, _ := strings.Cut(block, "\n----")
+		s.runBlock(commands)
+		output := strings.TrimRight(s.out.String(), "\n")
+		s.out.Reset()
+		blocks = append(blocks, strings.TrimRight(commands+"\n----\n"+output, "\n"))
+	}
+	return strings.Join(blocks, "\n\n") + "\n"
+}
+
+func (s *script) runBlock(commands string) {
+	for line := range strings.SplitSeq(commands, "\n") {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			s.run(line)
+		}
+	}
+}
