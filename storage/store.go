@@ -148,8 +148,9 @@ type Store struct {
 
 	// readGate is held for reading while journal positions are used and for writing, briefly, after
 	// positions were withdrawn and before their segments are recycled. Readers do disk I/O under it.
-	readGate sync.RWMutex
-	oldest   atomic.Uint64 // oldest segment that may hold anything live
+	readGate    sync.RWMutex
+	filesClosed bool          // guarded by readGate
+	oldest      atomic.Uint64 // oldest segment that may hold anything live
 
 	batches, checkpoints atomic.Uint64
 	deadBytes            atomic.Int64 // estimate of what settled in Badger since the last clean-up
@@ -250,6 +251,9 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closeFiles() error {
+	s.readGate.Lock()
+	s.filesClosed = true
+	s.readGate.Unlock()
 	var errs []error
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())
