@@ -62,7 +62,7 @@
 // # Where RabbitMQ departs from the specification
 //
 // Table letters are RabbitMQ's, not the specification's: 's' is a 16-bit integer,
-// 'l' and 'L' are both signed 64-bit, 'x' is a byte string (see [Kind]). A payload
+// 'l' and 'L' are both signed 64-bit, 'x' is a byte string (see [KindBool] and its siblings). A payload
 // may exceed the negotiated limit by the eight bytes of a frame's overhead.
 // exchange.unbind-ok is 40.51. Reserved fields, "ticket" among them, may hold
 // anything and are dropped.
