@@ -56,6 +56,13 @@ var differences = []difference{
 		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
 	},
 	{
+		id:     "cancel-ok",
+		rabbit: "closes the connection with 541 when a client answers the broker's basic.cancel with basic.cancel-ok",
+		settmq: "ignores the answer",
+		why:    "the answer is needless, not harmful",
+		shown:  func(target) bool { return true },
+	},
+	{
 		id:     "frame-max-minimum",
 		rabbit: "4.1 and later drop the connection of a client that asks for a frame_max under 8192",
 		settmq: "accepts 4096, the minimum of the protocol",
