@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// readBuffer is how much one read may bring. It holds a frame of the usual 131 072
-	// bytes, and grows if the broker's frame_max is larger.
-	readBuffer = 256 << 10
+	// A read buffer starts small, since there may be thousands of idle connections, doubles
+	// whenever a read fills it, up to maxBuffer, and beyond that only for a frame that
+	// does not fit.
+	minBuffer = 4 << 10
+	maxBuffer = 256 << 10
 
 	defaultFrameMax = 131072
 	dialTimeout     = 10 * time.Second
@@ -35,7 +37,8 @@ type Conn struct {
 
 	// Owned by the reading goroutine.
 	buf        []byte
-	head, tail int // unread bytes of buf
+	head, tail int  // unread bytes of buf
+	filled     bool // the last read took all the room there was
 	body       uint64
 	delivery   Event
 }
@@ -77,7 +80,7 @@ func Open(u *url.URL, name string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{sock: sock, frameMax: defaultFrameMax, buf: make([]byte, readBuffer)}
+	c := &Conn{sock: sock, frameMax: defaultFrameMax, buf: make([]byte, minBuffer)}
 	if err := c.handshake(u, name); err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("wire: %s: %w", u.Redacted(), err)
@@ -197,13 +200,14 @@ func (c *Conn) Fill() error {
 		c.tail = copy(c.buf, c.buf[c.head:c.tail])
 		c.head = 0
 	}
-	if c.tail == len(c.buf) {
+	if c.tail == len(c.buf) || c.filled && len(c.buf) < maxBuffer {
 		bigger := make([]byte, 2*len(c.buf))
-		copy(bigger, c.buf)
+		copy(bigger, c.buf[:c.tail])
 		c.buf = bigger
 	}
 	n, err := c.sock.Read(c.buf[c.tail:])
 	c.tail += n
+	c.filled = c.tail == len(c.buf)
 	if n > 0 {
 		return nil
 	}
@@ -250,4 +254,13 @@ func (c *Conn) CloseGracefully() error {
 			}
 		}
 	}
+}
+
+// CycleChannel opens and closes a channel, and waits for both answers.
+func (c *Conn) CycleChannel(channel uint16) error {
+	if _, err := c.call(channel, &amqp.ChannelOpen{}, amqp.ChannelOpenOkID); err != nil {
+		return err
+	}
+	_, err := c.call(channel, &amqp.ChannelClose{ReplyCode: amqp.ReplySuccess}, amqp.ChannelCloseOkID)
+	return err
 }
