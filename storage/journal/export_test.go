@@ -4,7 +4,7 @@ package journal
 func (j *Journal) Settle() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for !j.idle && j.err == nil && !j.closing {
+	for j.err == nil && !j.closing && (!j.idle || len(j.retired) > 0 || j.wantReady > len(j.ready)) {
 		j.cond.Wait()
 	}
 }

@@ -258,17 +258,25 @@ func (j *Journal) Release(upTo uint64) error {
 	return nil
 }
 
-// lookup finds the segment with an id, and with next the one after it.
-func (j *Journal) lookup(id uint64, next bool) (*segment, error) {
+// lookup finds a segment of the log.
+func (j *Journal) lookup(id uint64) (*segment, error) {
+	return j.find(id, func(s *segment) bool { return s.id == id })
+}
+
+// following finds the segment behind id; with skip ids may be missing in between, as
+// they are behind an accepted loss.
+func (j *Journal) following(id uint64, skip bool) (*segment, error) {
+	return j.find(id+1, func(s *segment) bool { return s.id == id+1 || skip && s.id > id })
+}
+
+func (j *Journal) find(id uint64, match func(*segment) bool) (*segment, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closing {
 		return nil, ErrClosed
 	}
-	for _, s := range j.segments {
-		if s.id == id && !next || s.id > id && next {
-			return s, nil
-		}
+	if i := slices.IndexFunc(j.segments, match); i >= 0 {
+		return j.segments[i], nil
 	}
 	return nil, fmt.Errorf("%w: %d", ErrReleased, id)
 }

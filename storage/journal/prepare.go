@@ -40,7 +40,7 @@ func (j *Journal) keeper() {
 		case j.wantReady > len(j.ready) && j.err == nil:
 			id, size := j.nextSegmentLocked()
 			j.mu.Unlock()
-			s, err := j.prepare(id, size, 0, 0, false)
+			s, err := j.prepare(id, size, 0, 0)
 			j.mu.Lock()
 			j.preparedLocked(s, err)
 		default:
@@ -103,9 +103,9 @@ func (j *Journal) waitReady(n int) error {
 // spare of the right size is taken if there is one, otherwise a file is reserved
 // and filled with zeros; once an Append waits, filling stops where the file system has
 // reserved the blocks (the first writes into the rest are slower, that is all).
-// firstSeq and link are given only when they are known. With replace a file that has the name is
-// overwritten.
-func (j *Journal) prepare(id uint64, size int64, firstSeq uint64, link uint32, replace bool) (s *segment, err error) {
+// firstSeq and link are given only when they are known. A file that has the name already
+// is replaced.
+func (j *Journal) prepare(id uint64, size int64, firstSeq uint64, link uint32) (s *segment, err error) {
 	var f File
 	var temp string
 	defer func() {
@@ -145,12 +145,6 @@ func (j *Journal) prepare(id uint64, size int64, firstSeq uint64, link uint32, r
 	// Content first, then the name: a file called *.seg always has a durable head.
 	if err = f.Sync(); err != nil {
 		return nil, err
-	}
-	if !replace {
-		// Nothing of that name can be in the way: Replay has removed what it does not use.
-		if old, openErr := j.opts.FS.OpenFile(s.path, false); openErr == nil {
-			return nil, errors.Join(fmt.Errorf("journal: %s appeared from nowhere", s.path), old.Close())
-		}
 	}
 	if err = j.opts.FS.Rename(temp, s.path); err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 // A range beyond the record's end is io.ErrUnexpectedEOF; a header that does not fit a
 // *CorruptError; a released segment ErrReleased. Any goroutine.
 func (j *Journal) ReadAt(pos Position, off uint64, p []byte) error {
-	s, err := j.lookup(pos.Segment, false)
+	s, err := j.lookup(pos.Segment)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (j *Journal) ReadAt(pos Position, off uint64, p []byte) error {
 		case kindMark, kindGap:
 			return &CorruptError{File: s.path, Offset: at, What: "the record ends early"}
 		case kindSeal:
-			if s, err = j.lookup(s.id, true); err != nil {
+			if s, err = j.following(s.id, false); err != nil {
 				return err
 			}
 			at = pageSize

@@ -106,6 +106,7 @@ func (r *replay) enter() {
 	r.w.enter(s)
 	r.visited = append(r.visited, s)
 	s.used.Store(pageSize)
+	s.firstSeq.Store(r.w.seq) // 0 if not known yet
 	if !r.a.open {
 		r.end = boundary{seg: s, id: s.id, at: pageSize, seq: r.w.seq, link: r.w.link}
 	}
@@ -137,6 +138,9 @@ func (r *replay) walk() error {
 				return err
 			}
 			continue
+		}
+		if r.w.at == pageSize {
+			r.w.seg.firstSeq.Store(f.seq)
 		}
 		r.w.accept(&f)
 		r.w.seg.used.Store(r.w.at)
@@ -287,7 +291,7 @@ func (r *replay) lostSegment(id uint64, what string) error {
 		r.segs = append(r.segs[:r.i], r.segs[r.i+1:]...)
 	}
 	seq := max(r.w.seq, 1)
-	s, err := r.j.prepare(id, minSegment, seq, r.w.link, true)
+	s, err := r.j.prepare(id, minSegment, seq, r.w.link)
 	if err != nil {
 		return err
 	}
@@ -333,7 +337,7 @@ func (r *replay) finish() error {
 	}
 	if r.end.seg == nil {
 		size := min(j.opts.SegmentSize, firstSegment)
-		s, err := j.prepare(r.end.id, size, r.end.seq, r.end.link, false)
+		s, err := j.prepare(r.end.id, size, r.end.seq, r.end.link)
 		if err != nil {
 			return err
 		}

@@ -74,9 +74,6 @@ func (w *walker) enter(s *segment) {
 		w.seq, w.link, w.seqOK = s.start()
 		w.linkOK = false
 	}
-	if w.seqOK {
-		s.firstSeq.Store(w.seq)
-	}
 }
 
 // next reads the fragment at w.at. If there is none that continues the chain, what says
@@ -119,9 +116,6 @@ func (w *walker) next() (f fragment, payload []byte, what string, err error) {
 
 // accept moves behind f.
 func (w *walker) accept(f *fragment) {
-	if !w.seqOK || w.at == pageSize {
-		w.seg.firstSeq.Store(f.seq)
-	}
 	w.at += f.span()
 	w.seq, w.link, w.epoch = f.seq+1, f.ownLink, f.epoch
 	w.seqOK, w.linkOK = true, true
@@ -181,7 +175,7 @@ func (j *Journal) ReplaySegment(id uint64, fn func(pos Position, record []byte) 
 	if err := j.replayed(); err != nil {
 		return err
 	}
-	s, err := j.lookup(id, false)
+	s, err := j.lookup(id)
 	if err != nil {
 		return err
 	}
@@ -214,8 +208,8 @@ func (j *Journal) ReplaySegment(id uint64, fn func(pos Position, record []byte) 
 				return err
 			}
 		}
-		if f.kind == kindSeal || f.kind == kindGap && f.flags&flagToEnd != 0 {
-			if s, err = j.lookup(w.seg.id, true); err != nil {
+		if toEnd := f.kind == kindGap && f.flags&flagToEnd != 0; f.kind == kindSeal || toEnd {
+			if s, err = j.following(w.seg.id, toEnd); err != nil {
 				return err
 			}
 			w.enter(s)
