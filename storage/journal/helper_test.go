@@ -130,3 +130,5 @@ func isCorrupt(err error) bool {
 	var c *journal.CorruptError
 	return errors.As(err, &c)
 }
+
+func segmentName(id uint64) string { return fmt.Sprintf("%s/%016d.seg", dir, id) }
