@@ -396,3 +396,54 @@ func FuzzReplay(f *testing.F) {
 		}
 	})
 }
+
+// FuzzForgedHeader puts headers with valid checksums and arbitrary fields over the
+// records of a log. Whatever they say, opening ends, without a panic, and what it leaves can be
+// appended to.
+func FuzzForgedHeader(f *testing.F) {
+	base, want := durableLog(f, 8<<10, 10, 2000)
+	names := segmentFiles(base)
+	for kind := range uint8(9) {
+		for i := range uint8(4) {
+			f.Add(i, kind, i, uint32(i)*700, uint64(0), uint64(i), false)
+			f.Add(i+3, kind, i, ^uint32(0), ^uint64(0), ^uint64(0), true)
+		}
+	}
+	f.Fuzz(func(t *testing.T, record, kind, flags uint8, length uint32, seq, synced uint64, rechain bool) {
+		e := want[int(record)%len(want)]
+		fs := base.Clone()
+		name := names[e.pos.Segment-1]
+		b, err := fs.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		oldSeq, oldSynced, epoch, link, _, _, ok := journal.Header(b, int(e.pos.Offset))
+		if !ok {
+			t.Fatalf("no header at %v", e.pos)
+		}
+		if rechain {
+			link++
+		}
+		journal.Forge(b, int(e.pos.Offset), kind, flags, length, epoch, link, oldSeq+seq, oldSynced+synced)
+		fs.WriteFile(name, b)
+		for _, accept := range []bool{false, true} {
+			o := options(fs.Clone())
+			o.SegmentSize, o.AcceptLoss = 8<<10, accept
+			j, _, err := open(o, 0)
+			if err != nil {
+				if !isCorrupt(err) || accept {
+					t.Fatalf("accept %v: %v", accept, err)
+				}
+				continue
+			}
+			e := mustAppend(t, j, newRand(1), 1000)
+			mustClose(t, j)
+			o.AcceptLoss = false
+			if j, got := mustOpen(t, o); len(got) == 0 || !bytes.Equal(got[len(got)-1].data, e.data) {
+				t.Fatal("the record appended last is not there")
+			} else {
+				mustClose(t, j)
+			}
+		}
+	})
+}

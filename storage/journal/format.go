@@ -48,6 +48,9 @@ const (
 	maxSegment = 1 << 30
 )
 
+// maxSequence is more than a log can reach, and far from overflow.
+const maxSequence = 1 << 62
+
 const headMagic = "SETTJRNL"
 
 // Kinds of fragments.
@@ -186,7 +189,7 @@ func (f *fragment) parse(b []byte, s *segment) bool {
 	f.synced = binary.LittleEndian.Uint64(b[32:])
 	f.link = binary.LittleEndian.Uint32(b[40:])
 	switch {
-	case kind>>16 != 0, f.kind == 0, f.kind >= kindEnd, f.seq == 0:
+	case kind>>16 != 0, f.kind == 0, f.kind >= kindEnd, f.seq == 0, f.seq > maxSequence, f.synced > maxSequence:
 		return false
 	case f.kind == kindGap:
 		return f.synced > f.seq || f.synced == 0 && f.flags&flagToEnd != 0

@@ -94,7 +94,7 @@ func (w *walker) next() (f fragment, payload []byte, what string, err error) {
 		return f, nil, "", nil
 	case w.linkOK && f.epoch != w.epoch && f.flags&flagEpoch == 0 && f.kind != kindGap:
 		return f, nil, "the fragment is of another run", nil
-	case w.at+f.span() > w.seg.size:
+	case w.at+f.span() > w.limit(&f):
 		return f, nil, "the fragment reaches beyond its segment", nil
 	}
 	if f.kind == kindGap {
@@ -112,6 +112,15 @@ func (w *walker) next() (f fragment, payload []byte, what string, err error) {
 		return f, nil, "checksum of the payload", nil
 	}
 	return f, payload, "", nil
+}
+
+// limit is where a fragment must end: what does not end a segment leaves room for one
+// more header.
+func (w *walker) limit(f *fragment) int64 {
+	if f.kind == kindSeal || f.kind == kindGap && f.flags&flagToEnd != 0 {
+		return w.seg.size
+	}
+	return w.seg.size - fragHeader
 }
 
 // accept moves behind f.
