@@ -69,11 +69,8 @@ func (l *list[P]) front() *item[P] {
 	return &b.items[b.lo]
 }
 
-// back returns the last item, nil if there is none.
+// back returns the last item of a list that has one.
 func (l *list[P]) back() *item[P] {
-	if l.n == 0 {
-		return nil
-	}
 	b := &l.blocks[len(l.blocks)-1]
 	return &b.items[b.hi-1]
 }
@@ -439,11 +436,7 @@ func (l *list[P]) rest(items []item[P]) {
 		return
 	}
 	l.blocks[len(l.blocks)-1] = block[P]{}
-	if cap(l.blocks) > blockCap {
-		l.blocks = make([]block[P], 1)
-	}
-	l.blocks = l.blocks[:1]
-	l.blocks[0] = block[P]{items: items}
+	l.blocks = append(l.blocks[:0], block[P]{items: items})
 	l.start = 0
 }
 

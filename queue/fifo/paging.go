@@ -135,12 +135,8 @@ func (m *Machine[P]) NeedsLoad(window int) (from uint64, ok bool) {
 func (b *backlog[P]) firstMissing(window int) (uint64, bool) {
 	if b.unloaded > 0 {
 		c := b.head.seek(0)
-		for k := 0; k < window; k++ {
-			it := b.head.next(&c)
-			if it == nil {
-				break
-			}
-			if !it.loaded() {
+		for range min(window, b.head.n) {
+			if it := b.head.next(&c); !it.loaded() {
 				return it.seq, true
 			}
 		}
