@@ -104,6 +104,8 @@ func (c *committer) commit() error {
 		if err := c.write(bufs); err != nil {
 			return err
 		}
+	} else {
+		c.s.afterSync(position{Segment: c.s.lastSynced()}, c.stamp) // an empty change
 	}
 	c.finish()
 	return nil

@@ -36,7 +36,8 @@ type Queue struct {
 	// Checkpointed state. Every live message below badgerHi is in Badger, in one of records;
 	// every other one is in the journal or not yet written.
 	badgerHi uint64
-	records  []recordInfo // ascending, not overlapping
+	records  []recordInfo // ascending, not overlapping; only the checkpointer changes it
+	average  uint64       // bytes per message in records
 	changed  bool         // differs from its last state record, or has dead records
 
 	// Owned by Open, then by the checkpointer.
@@ -121,6 +122,9 @@ func (q *Queue) Settle(seq uint64) {
 	q.mu.Lock()
 	if q.live.remove(seq) && seq < q.taken {
 		q.settleLocked(seq, seq+1)
+		if seq < q.badgerHi {
+			q.s.addDead(q.average)
+		}
 	}
 	q.mu.Unlock()
 }
@@ -128,10 +132,14 @@ func (q *Queue) Settle(seq uint64) {
 // SettleRange settles every live message in [lo, hi).
 func (q *Queue) SettleRange(lo, hi uint64) {
 	q.mu.Lock()
-	if q.live.removeRange(lo, hi) > 0 && lo < q.taken {
+	defer q.mu.Unlock()
+	below := q.live.removeRange(lo, min(hi, q.badgerHi))
+	if below > 0 {
+		q.s.addDead(below * q.average)
+	}
+	if below+q.live.removeRange(max(lo, q.badgerHi), hi) > 0 && lo < q.taken {
 		q.settleLocked(lo, min(hi, q.taken))
 	}
-	q.mu.Unlock()
 }
 
 func (q *Queue) settleLocked(lo, hi uint64) {
@@ -206,9 +214,17 @@ func (q *Queue) wakeLocked(urgent bool) {
 	q.s.enqueueDirty(q, !known, urgent)
 }
 
+// addDead counts bytes that a clean-up would free in Badger.
+func (s *Store) addDead(n uint64) {
+	if s.deadBytes.Add(int64(n)) >= s.cleanTrigger() {
+		signal(s.checkpointWake)
+	}
+}
+
 // markDeleted makes the committer let go of what is pending.
 func (q *Queue) markDeleted() {
 	q.mu.Lock()
+	q.s.addDead(q.live.countRange(0, q.badgerHi) * q.average)
 	q.deleted = true
 	q.settled = nil
 	q.waiters = nil

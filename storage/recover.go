@@ -245,6 +245,7 @@ func (r *recovery) finish() error {
 			return err
 		}
 		q.recoveredBytes = bytes + r.journalBytes(q)
+		q.averageRecorded()
 	}
 	r.sizes = nil
 	return nil

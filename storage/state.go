@@ -59,6 +59,8 @@ type stateDB struct {
 	// Owned by Open, then by the checkpointer: what the last position record says.
 	pos   statePosition
 	drops []uint64 // deleted queues whose keys are not all gone
+
+	sweepFrom []byte // key at which the search for dead bodies goes on, nil: the first
 }
 
 // statePosition is the payload of 'P'.
@@ -366,9 +368,11 @@ type stateWriter struct {
 
 func (d *stateDB) writer() *stateWriter { return &stateWriter{d: d} }
 
-// alloc returns n bytes, at most writerArena, that stay untouched until the transaction is
-// committed.
+// alloc returns n bytes that stay untouched until the transaction is committed.
 func (w *stateWriter) alloc(n int) []byte {
+	if n > writerArena/2 {
+		return make([]byte, n)
+	}
 	if w.arena == nil {
 		w.arena = make([]byte, 0, writerArena)
 	}

@@ -112,6 +112,7 @@ type Store struct {
 
 	wake           chan struct{} // to the committer, capacity 1
 	checkpointWake chan struct{} // to the checkpointer, capacity 1
+	checkpointNow  chan chan error
 	stop           chan struct{} // closed by Close
 	spaceFreed     chan struct{} // to the committer waiting for disk space, capacity 1
 	committerDone  chan struct{}
@@ -154,6 +155,7 @@ type Store struct {
 
 	batches, checkpoints atomic.Uint64
 	deadBytes            atomic.Int64 // estimate of what settled in Badger since the last clean-up
+	reclaimable          uint64       // deleted from Badger since the last reclaim; owned by the checkpointer
 }
 
 const (
@@ -178,6 +180,7 @@ func Open(o Options) (*Store, error) {
 		log:            o.Log.With().Str("component", "storage").Logger(),
 		wake:           make(chan struct{}, 1),
 		checkpointWake: make(chan struct{}, 1),
+		checkpointNow:  make(chan chan error),
 		stop:           make(chan struct{}),
 		spaceFreed:     make(chan struct{}, 1),
 		committerDone:  make(chan struct{}),
@@ -483,5 +486,3 @@ func (s *Store) journalError(err error) error {
 	}
 	return fmt.Errorf("storage: %w", err)
 }
-
-func (s *Store) checkSpaceForOpen() error { return nil }

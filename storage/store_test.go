@@ -74,7 +74,7 @@ func (c *confirms) Confirm(seqs []uint64) {
 // wait blocks until n confirms came.
 func (c *confirms) wait(t testing.TB, n int) {
 	t.Helper()
-	deadline := time.AfterFunc(10*time.Second, c.cond.Broadcast)
+	deadline := time.AfterFunc(11*time.Second, c.cond.Broadcast)
 	defer deadline.Stop()
 	start := time.Now()
 	c.mu.Lock()

@@ -1,0 +1,234 @@
+package storage
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// expect checks that exactly the given messages live in q, in order, with their bodies.
+func expect(t *testing.T, q *Queue, want map[uint64][]byte) {
+	t.Helper()
+	items := readAll(t, q, 0)
+	last := uint64(0)
+	for i, it := range items {
+		if i > 0 && it.Seq <= last {
+			t.Fatalf("queue %d: message %d after %d", q.ID(), it.Seq, last)
+		}
+		last = it.Seq
+		body, ok := want[it.Seq]
+		if !ok {
+			t.Fatalf("queue %d: message %d should be gone", q.ID(), it.Seq)
+		}
+		if !bytes.Equal(it.Message.Body, body) {
+			t.Fatalf("queue %d: message %d has wrong bytes", q.ID(), it.Seq)
+		}
+	}
+	if len(items) != len(want) {
+		t.Fatalf("queue %d: %d messages, want %d", q.ID(), len(items), len(want))
+	}
+	if n := q.State().Ready; n != uint64(len(want)) {
+		t.Fatalf("queue %d: counts %d messages, want %d", q.ID(), n, len(want))
+	}
+}
+
+// runCheckpoint moves everything that is synced now out of the journal.
+func runCheckpoint(t testing.TB, s *Store) {
+	t.Helper()
+	q, c := createQueue(t, s), newConfirms()
+	from := s.lastSynced()
+	for i := 0; s.lastSynced() == from; i++ {
+		publish(t, s, c, uint64(i), uint64(i), make([]byte, 50_000), q)
+		c.wait(t, i+1)
+	}
+	if err := s.Apply(Change{DeleteQueues: []uint64{q.ID()}}).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.checkpointNowAndWait(); err != nil {
+		t.Fatalf("checkpoint: %v", err)
+	}
+}
+
+// keys counts the keys of a table of the state database.
+func keys(t testing.TB, s *Store, table byte) (n int) {
+	t.Helper()
+	err := s.state.scan([]byte{table}, false, func(_, _ []byte) error { n++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestMessagesSurviveCheckpoints(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, testOptions(t, dir))
+	a, b := createQueue(t, s), createQueue(t, s)
+	inA, inB := map[uint64][]byte{}, map[uint64][]byte{}
+	c := newConfirms()
+	n := 0
+	sizes := []int{0, 100, 3000, 5000, 70_000, 300_000, 1_500_000}
+	for round := range 3 {
+		for i := range uint64(60) {
+			seq := uint64(round)*100 + i
+			size := sizes[i%uint64(len(sizes))]
+			if i > 20 {
+				size = int(i)
+			}
+			body := bodyOf(a.ID(), seq, size)
+			n++
+			switch i % 3 {
+			case 0:
+				publish(t, s, c, uint64(n), seq, body, a)
+				inA[seq] = body
+			case 1:
+				publish(t, s, c, uint64(n), seq, body, b)
+				inB[seq] = body
+			case 2:
+				publish(t, s, c, uint64(n), seq, body, a, b)
+				inA[seq], inB[seq] = body, body
+			}
+		}
+		c.wait(t, n)
+		runCheckpoint(t, s)
+		expect(t, a, inA)
+		expect(t, b, inB)
+		for seq := range inA {
+			if seq%5 == uint64(round) {
+				a.Settle(seq)
+				delete(inA, seq)
+			}
+		}
+	}
+	if a.badgerHi == 0 || len(a.records) == 0 || keys(t, s, keyBody) == 0 {
+		t.Fatalf("nothing was moved: %d, %d records, %d bodies", a.badgerHi, len(a.records), keys(t, s, keyBody))
+	}
+	mustClose(t, s)
+	for range 2 {
+		s = mustOpen(t, testOptions(t, dir))
+		a, b = s.Queue(a.ID()), s.Queue(b.ID())
+		expect(t, a, inA)
+		expect(t, b, inB)
+		bytes := uint64(0)
+		for _, body := range inA {
+			bytes += uint64(len(body))
+		}
+		if got := a.State().Bytes; got != bytes {
+			t.Fatalf("recovered %d bytes, want %d", got, bytes)
+		}
+		runCheckpoint(t, s)
+		mustClose(t, s)
+	}
+}
+
+func TestDeadRecordsAndBodiesAreDeleted(t *testing.T) {
+	s := mustOpen(t, testOptions(t, t.TempDir()))
+	defer mustClose(t, s)
+	a, b := createQueue(t, s), createQueue(t, s)
+	c := newConfirms()
+	const n = 200
+	for i := range uint64(n) {
+		publish(t, s, c, i, i, bodyOf(1, i, 6000), a, b)
+	}
+	c.wait(t, n)
+	runCheckpoint(t, s)
+	if keys(t, s, keyRecord) == 0 || keys(t, s, keyBody) == 0 {
+		t.Fatal("nothing was moved")
+	}
+	a.SettleRange(0, n)
+	runCheckpoint(t, s)
+	expect(t, a, nil)
+	if got := readAll(t, b, 0); len(got) < n-50 {
+		t.Fatalf("purging one queue left %d messages in the other", len(got))
+	}
+	for i := range uint64(n) {
+		b.Settle(i)
+	}
+	runCheckpoint(t, s)
+	runCheckpoint(t, s)
+	for _, table := range []byte{keyRecord, keyBody, keyBodyRefs, keyLive} {
+		if k := keys(t, s, table); k != 0 {
+			t.Errorf("%d keys of %c are left", k, table)
+		}
+	}
+}
+
+func TestDeletedQueueIsGoneForGood(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, testOptions(t, dir))
+	a, b := createQueue(t, s), createQueue(t, s)
+	c := newConfirms()
+	inB := map[uint64][]byte{}
+	for i := range uint64(400) {
+		body := bodyOf(1, i, 2000)
+		publish(t, s, c, i, i, body, a, b)
+		inB[i] = body
+	}
+	c.wait(t, 400)
+	runCheckpoint(t, s)
+	if err := s.Apply(Change{DeleteQueues: []uint64{a.ID()}}).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Queue(a.ID()) != nil {
+		t.Fatal("deleted queue is still there")
+	}
+	publish(t, s, c, 400, 400, nil, a) // a late publisher gets its confirm
+	c.wait(t, 401)
+	mustClose(t, s)
+	s = mustOpen(t, testOptions(t, dir))
+	defer func() { mustClose(t, s) }()
+	if s.Queue(a.ID()) != nil {
+		t.Fatal("deleted queue came back")
+	}
+	b = s.Queue(b.ID())
+	expect(t, b, inB)
+	runCheckpoint(t, s)
+	expect(t, b, inB)
+	if err := s.state.scan(queueKey(keyRecord, a.ID()), false, func(k, _ []byte) error {
+		t.Errorf("key %x is left", k)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFanOutIsStoredOnce(t *testing.T) {
+	s := mustOpen(t, testOptions(t, t.TempDir()))
+	defer mustClose(t, s)
+	var queues []*Queue
+	for range 20 {
+		queues = append(queues, createQueue(t, s))
+	}
+	c := newConfirms()
+	// One slow sync gathers each message's targets in one batch.
+	s.opts.SyncDelay = 5 * time.Millisecond
+	before := journalUsed(s)
+	publish(t, s, c, 0, 0, bytes.Repeat([]byte("x"), 100_000), queues...)
+	c.wait(t, 1)
+	if used := journalUsed(s) - before; used > 300_000 {
+		t.Fatalf("%d bytes for one body in 20 queues", used)
+	}
+	runCheckpoint(t, s)
+	bodies := 0
+	for _, q := range queues {
+		for _, r := range q.records {
+			bodies += int(r.count)
+		}
+	}
+	if n := keys(t, s, keyBodyRefs); bodies != 20 || n > 2 {
+		t.Fatalf("%d copies of bodies, %d shared bodies", bodies, n)
+	}
+	for _, q := range queues {
+		items := readAll(t, q, 0)
+		if !strings.HasPrefix(string(items[0].Message.Body), "xxx") || len(items[0].Message.Body) != 100_000 {
+			t.Fatal("wrong body")
+		}
+	}
+}
+
+func journalUsed(s *Store) (n int64) {
+	for _, seg := range s.journal.Segments() {
+		n += seg.Used
+	}
+	return n
+}

@@ -1,0 +1,139 @@
+package storage
+
+import (
+	"errors"
+	"time"
+)
+
+// The checkpointer decides when to checkpoint and reclaim, and watches the disk.
+
+const (
+	// spaceInterval is how often free space is looked at.
+	spaceInterval = time.Second
+	// idleClean is how long dead bytes may stay in Badger when nothing else asks for a checkpoint.
+	idleClean = 30 * time.Second
+)
+
+// checkpointer runs until the store is closed or has failed.
+func (s *Store) checkpointer() {
+	defer close(s.checkpointDone)
+	ticker := time.NewTicker(spaceInterval)
+	defer ticker.Stop()
+	lastClean := time.Now()
+	// Deletions that the last run did not finish.
+	if err := s.state.dropQueues(s.state.writer()); err != nil {
+		s.fail(err)
+		return
+	}
+	for {
+		var reply chan error
+		idle := false
+		select {
+		case <-s.stop:
+			return
+		case reply = <-s.checkpointNow:
+		case <-s.checkpointWake:
+		case now := <-ticker.C:
+			s.watchSpace()
+			if idle = now.Sub(lastClean) > idleClean; idle {
+				lastClean = now
+			}
+		}
+		err := s.failure()
+		if err == nil {
+			err = s.checkpointWhileNeeded(reply != nil, idle)
+		}
+		if err == nil {
+			err = s.reclaimIfNeeded(idle)
+		}
+		if reply != nil {
+			reply <- err
+		}
+		if err != nil {
+			if !errors.Is(err, errClosing) {
+				s.fail(err)
+			}
+			return
+		}
+	}
+}
+
+// checkpointWhileNeeded brings the journal below its maximum. forced makes it take everything but
+// the active segment.
+func (s *Store) checkpointWhileNeeded(forced, idle bool) error {
+	for first := true; ; first = false {
+		upTo, need := s.checkpointTarget()
+		if first && forced {
+			upTo, need = s.lastSynced(), true
+		}
+		if first && !need {
+			dead := s.deadBytes.Load()
+			need = dead >= s.cleanTrigger() || idle && (dead > 0 || s.anyDeleted())
+		}
+		if !need {
+			return nil
+		}
+		if !s.spaceForCheckpoint() {
+			return nil
+		}
+		if err := s.checkpointTo(upTo); err != nil {
+			return err
+		}
+		s.journalSize()
+		select {
+		case <-s.stop:
+			return nil
+		default:
+		}
+	}
+}
+
+// checkpointTarget says up to which segment the journal should be given back.
+func (s *Store) checkpointTarget() (upTo uint64, need bool) {
+	oldest := s.oldest.Load()
+	if s.journalSize() <= s.opts.JournalMax {
+		return oldest, false
+	}
+	last := s.lastSynced()
+	n := last - oldest
+	if n == 0 {
+		return oldest, false
+	}
+	return oldest + max(1, n/4), true
+}
+
+// journalSize returns the journal's bytes on disk, and holds publishers when the checkpointer
+// cannot keep up with them.
+func (s *Store) journalSize() (n int64) {
+	for _, seg := range s.journal.Segments() {
+		n += seg.Size
+	}
+	// A checkpoint must be able to help: a record larger than the journal's maximum ends up here too.
+	s.setHeld(heldJournal, n > 2*s.opts.JournalMax && s.lastSynced() > s.oldest.Load())
+	return n
+}
+
+// lastSynced is the segment in which the last synced batch starts: everything in older segments is
+// synced and known to the queues.
+func (s *Store) lastSynced() uint64 {
+	s.synced.mu.Lock()
+	defer s.synced.mu.Unlock()
+	return s.synced.segment
+}
+
+func (s *Store) anyDeleted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.deleted) > 0
+}
+
+// checkpointNowAndWait is for tests: it checkpoints everything but the active segment.
+func (s *Store) checkpointNowAndWait() error {
+	reply := make(chan error, 1)
+	select {
+	case s.checkpointNow <- reply:
+		return <-reply
+	case <-s.checkpointDone:
+		return s.goneError()
+	}
+}
