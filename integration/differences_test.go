@@ -63,6 +63,13 @@ var differences = []difference{
 		shown:  func(target) bool { return true },
 	},
 	{
+		id:     "transient-exchanges",
+		rabbit: "4.2 and later keep exchanges that are not durable over the restart of a single node",
+		settmq: "they are gone after a restart",
+		why:    "that is what not durable means in the protocol",
+		shown:  func(b target) bool { return b.atLeast(4, 2, 0) },
+	},
+	{
 		id:     "frame-max-minimum",
 		rabbit: "4.1 and later drop the connection of a client that asks for a frame_max under 8192",
 		settmq: "accepts 4096, the minimum of the protocol",
