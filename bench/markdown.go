@@ -216,20 +216,16 @@ func cell(v []float64, c column) string {
 
 // marks returns a mark for the side whose worst round is better than the best of the other.
 func marks(x, y []float64, higher bool) (string, string) {
-	if higher {
-		x, y = y, x
-	}
+	const mark = " ✔"
 	switch {
-	case slices.Max(x) < slices.Min(y):
-		if higher {
-			return "", " ✔"
-		}
-		return " ✔", ""
-	case slices.Max(y) < slices.Min(x):
-		if higher {
-			return " ✔", ""
-		}
-		return "", " ✔"
+	case overlap(x, y):
+		return "", ""
+	case (slices.Min(x) > slices.Max(y)) == higher:
+		return mark, ""
 	}
-	return "", ""
+	return "", mark
+}
+
+func overlap(x, y []float64) bool {
+	return slices.Max(x) >= slices.Min(y) && slices.Max(y) >= slices.Min(x)
 }

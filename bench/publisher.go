@@ -252,9 +252,11 @@ func (p *publisher) events() error {
 				confirmed += n
 			} else {
 				p.nacked.Add(uint64(n))
+				p.run.gate.release(n * p.run.gate.weight)
 			}
 		case wire.Return:
 			p.returned.Add(1)
+			p.run.gate.release(p.run.gate.weight)
 		case wire.Blocked:
 			p.blocked.Add(1)
 		}
