@@ -46,7 +46,8 @@ type Options struct {
 }
 
 // Broker is a settmq child process. Its methods may be called from any goroutine, but only
-// one of Stop, Kill, Restart and Close at a time.
+// one of Stop, Restart and Close at a time. Kill during a Restart makes that one fail, or ends
+// what it started.
 type Broker struct {
 	// Immutable after Launch.
 	opts    Options
