@@ -80,7 +80,7 @@ func Parse(r io.Reader, o Options) (*Definitions, error) {
 		_, _ = buf.Discard(3)
 	}
 	p := &parser{options: o, defs: &Definitions{}, seen: map[string]string{}}
-	p.file(json.NewDecoder(buf))
+	p.file(json.NewDecoder(fullReader{buf}))
 	switch {
 	case limited.err != nil && !errors.Is(limited.err, io.EOF):
 		return nil, limited.err
@@ -111,6 +111,19 @@ func (l *limitedReader) Read(b []byte) (int, error) {
 		n, err = 0, ErrTooLarge
 	}
 	l.err = err
+	return n, err
+}
+
+// fullReader fills what it is given as long as there is input. The decoder doubles its buffer, but looks
+// at all blanks before a value again after every read: with short reads, a file of blanks would take
+// quadratic time.
+type fullReader struct{ r io.Reader }
+
+func (f fullReader) Read(b []byte) (int, error) {
+	n, err := io.ReadFull(f.r, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // the next call says io.EOF
+	}
 	return n, err
 }
 
