@@ -204,8 +204,8 @@ func (l *listFlag) Set(s string) error {
 	return nil
 }
 
-// isTerminal reports whether a stream is a terminal and not a file or a pipe.
-func isTerminal(stream any) bool {
+// isCharDevice reports whether a stream is a terminal (or the like) and not a file or a pipe.
+func isCharDevice(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false

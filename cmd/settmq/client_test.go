@@ -60,8 +60,8 @@ func (b *buffer) await(t *testing.T, text string) {
 	}
 }
 
-// run runs a command line as main would.
-func run(stdin string, args ...string) (code int, stdout, stderr string) {
+// runCommand runs a command line as main would.
+func runCommand(stdin string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	in := strings.NewReader(stdin)
 	switch args[0] {
@@ -103,7 +103,7 @@ func TestWrongCommandLinesAreExplainedInOneLine(t *testing.T) {
 		{[]string{"config", "default", "x"}, `settmq config: does not know "x"`},
 		{[]string{"version", "x"}, "settmq version: takes no operands"},
 	} {
-		code, stdout, stderr := run("", tc.args...)
+		code, stdout, stderr := runCommand("", tc.args...)
 		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, tc.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: code %d, stdout %q, stderr %q", tc.args, code, stdout, stderr)
 		}
@@ -112,7 +112,7 @@ func TestWrongCommandLinesAreExplainedInOneLine(t *testing.T) {
 
 func TestHelpIsAResult(t *testing.T) {
 	for _, name := range []string{"pub", "get", "sub", "config", "version"} {
-		code, stdout, stderr := run("", name, "--help")
+		code, stdout, stderr := runCommand("", name, "--help")
 		if code != exitOK || !strings.HasPrefix(stdout, "Usage: settmq "+name) || stderr != "" {
 			t.Errorf("%s: code %d, stdout %q, stderr %q", name, code, stdout, stderr)
 		}
@@ -157,7 +157,7 @@ func TestFailedConnectionsAreExplainedWithoutThePassword(t *testing.T) {
 		"amqp://u:s3cret@%zz/":                       "not an AMQP URL",
 	} {
 		for _, args := range [][]string{{"pub", "--key", "a", "hi"}, {"get", "a"}, {"sub", "--queue", "a"}} {
-			code, stdout, stderr := run("", append(args, "--url", target)...)
+			code, stdout, stderr := runCommand("", append(args, "--url", target)...)
 			if code != exitUnreachable || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) {
 				t.Errorf("%q %s: code %d, stdout %q, stderr %q", args, target, code, stdout, stderr)
 			}
@@ -169,7 +169,7 @@ func TestFailedConnectionsAreExplainedWithoutThePassword(t *testing.T) {
 }
 
 func TestConfigCommands(t *testing.T) {
-	code, stdout, stderr := run("", "config", "default")
+	code, stdout, stderr := runCommand("", "config", "default")
 	if code != exitOK || stdout != string(settmq.ExampleConfig) || stderr != "" {
 		t.Errorf("default: code %d, stderr %q", code, stderr)
 	}
@@ -177,24 +177,24 @@ func TestConfigCommands(t *testing.T) {
 	if err := os.WriteFile(path, []byte(stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, stderr := run("", "config", "check", path); code != exitOK || stdout != path+": ok\n" || stderr != "" {
+	if code, stdout, stderr := runCommand("", "config", "check", path); code != exitOK || stdout != path+": ok\n" || stderr != "" {
 		t.Errorf("check: code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	if err := os.WriteFile(path, []byte("channel_max: 0\nframe_max: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr = run("", "config", "check", path)
+	code, stdout, stderr = runCommand("", "config", "check", path)
 	want := path + ": frame_max: 1 is not within 4KiB to 16MiB\n" + path + ": channel_max: 0 is not within 1 to 65535\n"
 	if code != exitFailed || stdout != "" || stderr != want {
 		t.Errorf("check: code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
-	if code, _, stderr := run("", "config", "check", path+"x"); code != exitFailed || !strings.Contains(stderr, "no such file") {
+	if code, _, stderr := runCommand("", "config", "check", path+"x"); code != exitFailed || !strings.Contains(stderr, "no such file") {
 		t.Errorf("missing file: code %d, stderr %q", code, stderr)
 	}
 }
 
 func TestVersionIsOneLine(t *testing.T) {
-	code, stdout, _ := run("", "version")
+	code, stdout, _ := runCommand("", "version")
 	if code != exitOK || !strings.HasPrefix(stdout, "settmq ") || strings.Count(stdout, "\n") != 1 {
 		t.Errorf("code %d, stdout %q", code, stdout)
 	}
@@ -277,7 +277,7 @@ func TestNewcomerSeesAMessageMove(t *testing.T) {
 	name, _ := queueName(t)
 	stdout, stderr, wait, stop := start(t, "--queue", name)
 	stderr.await(t, `created queue "`+name+`"`)
-	code, out, errs := run("", "pub", "--key", name, "hi")
+	code, out, errs := runCommand("", "pub", "--key", name, "hi")
 	if code != exitOK || out != "1 message confirmed\n" || errs != "" {
 		t.Fatalf("pub: code %d, stdout %q, stderr %q", code, out, errs)
 	}
@@ -286,18 +286,18 @@ func TestNewcomerSeesAMessageMove(t *testing.T) {
 	if code := wait(); code != exitOK {
 		t.Errorf("sub: code %d", code)
 	}
-	if code, _, errs := run("", "get", name); code != exitEmpty || !strings.Contains(errs, "is empty") {
+	if code, _, errs := runCommand("", "get", name); code != exitEmpty || !strings.Contains(errs, "is empty") {
 		t.Errorf("the message was not acknowledged: code %d, stderr %q", code, errs)
 	}
 }
 
 func TestUnroutableMessageIsReported(t *testing.T) {
 	name, _ := queueName(t)
-	code, out, errs := run("", "pub", "--key", name, "--count", "3", "hi")
+	code, out, errs := runCommand("", "pub", "--key", name, "--count", "3", "hi")
 	if code != exitUnroutable || out != "" || !strings.Contains(errs, "3 messages reached no queue: NO_ROUTE (312)") || strings.Count(errs, "\n") != 1 {
 		t.Errorf("code %d, stdout %q, stderr %q", code, out, errs)
 	}
-	code, _, errs = run("", "pub", "--exchange", name, "hi")
+	code, _, errs = runCommand("", "pub", "--exchange", name, "hi")
 	if code != exitRefused || !strings.Contains(errs, "NOT_FOUND - no exchange") || !strings.Contains(errs, "(404)") {
 		t.Errorf("no exchange: code %d, stderr %q", code, errs)
 	}
@@ -312,7 +312,7 @@ func TestLinesOfStandardInputBecomeMessages(t *testing.T) {
 	for range 1000 { // several confirm windows
 		lines.WriteString("a line\n")
 	}
-	code, out, errs := run(lines.String()+"last without end", "pub", "--key", name, "--persistent", "--header", "k=v=w", "--content-type", "text/plain")
+	code, out, errs := runCommand(lines.String()+"last without end", "pub", "--key", name, "--persistent", "--header", "k=v=w", "--content-type", "text/plain")
 	if code != exitOK || out != "1001 messages confirmed\n" {
 		t.Fatalf("code %d, stdout %q, stderr %q", code, out, errs)
 	}
@@ -338,21 +338,21 @@ func TestLinesOfStandardInputBecomeMessages(t *testing.T) {
 
 func TestGetLeavesTheMessageUnlessToldOtherwise(t *testing.T) {
 	name, ch := queueName(t)
-	if code, _, errs := run("", "get", name); code != exitRefused || !strings.Contains(errs, "NOT_FOUND - no queue") {
+	if code, _, errs := runCommand("", "get", name); code != exitRefused || !strings.Contains(errs, "NOT_FOUND - no queue") {
 		t.Errorf("missing queue: code %d, stderr %q", code, errs)
 	}
 	if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := run("", "pub", "--key", name, "one"); code != exitOK {
+	if code, _, errs := runCommand("", "pub", "--key", name, "one"); code != exitOK {
 		t.Fatal(errs)
 	}
 	for _, ack := range []string{"--ack=false", "--ack=false", "--ack"} {
-		if code, out, errs := run("", "get", name, ack); code != exitOK || out != "one\n" || errs != "" {
+		if code, out, errs := runCommand("", "get", name, ack); code != exitOK || out != "one\n" || errs != "" {
 			t.Errorf("get %s: code %d, stdout %q, stderr %q", ack, code, out, errs)
 		}
 	}
-	if code, out, _ := run("", "get", name); code != exitEmpty || out != "" {
+	if code, out, _ := runCommand("", "get", name); code != exitEmpty || out != "" {
 		t.Errorf("after --ack: code %d, stdout %q", code, out)
 	}
 }
@@ -364,7 +364,7 @@ func TestSubOfAnExchangeHasItsOwnQueue(t *testing.T) {
 	}
 	stdout, _, wait, _ := start(t, "--exchange", name, "--key", "a.*", "--key", "b.#", "--count", "2")
 	for _, key := range []string{"a.1", "c.1", "b.1.2"} {
-		run("", "pub", "--exchange", name, "--key", key, key)
+		runCommand("", "pub", "--exchange", name, "--key", key, key)
 	}
 	if code := wait(); code != exitOK || stdout.String() != "a.1\nb.1.2\n" {
 		t.Errorf("code %d, stdout %q", code, stdout)
@@ -384,7 +384,7 @@ func TestSubSaysWhyItEnded(t *testing.T) {
 	if _, err := ch.QueueDeclare(name, false, false, true, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := run("", "sub", "--queue", name); code != exitRefused || !strings.Contains(errs, "RESOURCE_LOCKED") {
+	if code, _, errs := runCommand("", "sub", "--queue", name); code != exitRefused || !strings.Contains(errs, "RESOURCE_LOCKED") {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}
 }
@@ -396,7 +396,7 @@ func TestRefusedLoginIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri.Password = "wrong-" + rand.Text()
-	code, _, errs := run("", "get", "q", "--url", uri.String())
+	code, _, errs := runCommand("", "get", "q", "--url", uri.String())
 	if code != exitUnreachable || !strings.Contains(errs, `user "`+uri.Username+`"`) || strings.Contains(errs, uri.Password) {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}
@@ -404,7 +404,7 @@ func TestRefusedLoginIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri.Vhost = "no-such-" + rand.Text()
-	code, _, errs = run("", "get", "q", "--url", uri.String())
+	code, _, errs = runCommand("", "get", "q", "--url", uri.String())
 	if code != exitUnreachable || !strings.Contains(errs, uri.Vhost) {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}

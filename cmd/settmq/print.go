@@ -22,7 +22,7 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, asJSON bool) *printer {
-	return &printer{w: bufio.NewWriter(w), json: asJSON, escape: isTerminal(w)}
+	return &printer{w: bufio.NewWriter(w), json: asJSON, escape: isCharDevice(w)}
 }
 
 // print writes one message and flushes, so that what is acknowledged afterwards has been seen.

@@ -119,7 +119,7 @@ func (p *publisher) publishAll(c *command, bodies []string, stdin io.Reader, cou
 		}
 		return p.drain(0)
 	}
-	if isTerminal(stdin) {
+	if isCharDevice(stdin) {
 		c.note("type messages, one a line; Ctrl-D ends")
 	}
 	lines := bufio.NewScanner(stdin)
@@ -130,7 +130,7 @@ func (p *publisher) publishAll(c *command, bodies []string, stdin io.Reader, cou
 			return err
 		}
 		// Lines of a person come slowly: have each confirmed, so that a mistake shows at once.
-		if isTerminal(stdin) {
+		if isCharDevice(stdin) {
 			if err := p.drain(0); err != nil {
 				return err
 			}
