@@ -1,0 +1,333 @@
+package broker
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/queue/fifo"
+	"github.com/settmq/settmq/storage"
+)
+
+// Options say how a broker runs.
+type Options struct {
+	Storage storage.Options
+	Log     zerolog.Logger
+
+	// LoopbackUsers may only log in from this machine.
+	LoopbackUsers []string
+	// First is created when the data directory is new.
+	First FirstRun
+	// Limits keep one client from taking everything.
+	Limits Limits
+	// MessageMemory bounds the bodies of stored messages kept in memory, in bytes.
+	MessageMemory uint64
+	// MemoryWatermark is the size of the process, in bytes, beyond which publishers are
+	// blocked; 0 for no limit.
+	MemoryWatermark uint64
+	// DiskFreeLimit is the free space on the data directory's file system, in bytes,
+	// below which publishers are blocked; 0 for no limit.
+	DiskFreeLimit uint64
+}
+
+// FirstRun is what a new broker starts with: one user with all rights in one vhost. An
+// empty user name creates the vhost only.
+type FirstRun struct {
+	VHost                  string
+	User, Password         string
+	Tags                   []string
+	Configure, Write, Read string
+}
+
+// Limits bound what can be declared; 0 is no limit.
+type Limits struct {
+	MaxVHosts            int
+	MaxQueuesPerVHost    int
+	MaxExchangesPerVHost int
+	MaxBindings          int // from one exchange
+}
+
+// Broker is a running broker. All methods may be called from any goroutine.
+type Broker struct {
+	store  *storage.Store
+	pager  *queue.Pager
+	log    zerolog.Logger
+	limits Limits
+	users  *Users
+	alarms Alarms
+
+	lastConsumer   atomic.Uint64
+	lastConnection atomic.Uint64
+
+	mu     sync.RWMutex // before every vhost's lock
+	vhosts map[string]*VHost
+
+	sampler *sampler
+}
+
+// pagerWorkers read pages in parallel; a disk gains little from more.
+const pagerWorkers = 2
+
+// Open recovers the data directory, or makes a new one, and starts the broker. The errors
+// of [storage.Open] come through.
+func Open(o Options) (*Broker, error) {
+	b := &Broker{log: o.Log, limits: o.Limits, vhosts: make(map[string]*VHost)}
+	so := o.Storage
+	space := so.OnSpace
+	so.OnSpace = func(low bool) {
+		b.alarms.set(alarmStorage, low)
+		if space != nil {
+			space(low)
+		}
+	}
+	store, err := storage.Open(so)
+	if err != nil {
+		return nil, err
+	}
+	b.store = store
+	b.pager = queue.NewPager(pagerWorkers)
+	b.users = newUsers(store, o.LoopbackUsers)
+	if err := b.load(o.First); err != nil {
+		b.pager.Close()
+		return nil, errors.Join(err, store.Close())
+	}
+	b.sampler = startSampler(b, o)
+	return b, nil
+}
+
+// Close stops the deliveries, writes everything that must last and closes the store. The
+// connections must be gone.
+func (b *Broker) Close() error {
+	b.sampler.stop()
+	b.pager.Close()
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, v := range b.vhosts {
+		v.mu.RLock()
+		for _, q := range v.queues {
+			q.Stop()
+		}
+		v.mu.RUnlock()
+	}
+	return b.store.Close()
+}
+
+// load brings topology and users back, or creates the first ones.
+func (b *Broker) load(first FirstRun) error {
+	if err := b.users.load(); err != nil {
+		return err
+	}
+	err := b.store.Scan([]byte{keyVHost}, func(k, _ []byte) error {
+		names, err := metaNames(k, 1)
+		if err == nil {
+			b.vhosts[names[0]] = newVHost(b, names[0])
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("vhosts: %w", err)
+	}
+	if len(b.vhosts) == 0 {
+		return b.firstRun(first)
+	}
+	for _, l := range []struct {
+		kind byte
+		what string
+		load func(names []string, key, value []byte) error
+	}{
+		{keyExchange, "exchanges", b.loadExchange},
+		{keyQueue, "queues", b.loadQueue},
+		{keyBinding, "bindings", b.loadBinding},
+	} {
+		want := 2
+		if l.kind == keyBinding {
+			want = 6
+		}
+		err := b.store.Scan([]byte{l.kind}, func(k, v []byte) error {
+			names, err := metaNames(k, want)
+			if err != nil {
+				return err
+			}
+			return l.load(names, k, v)
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.what, err)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) firstRun(f FirstRun) error {
+	if _, err := b.CreateVHost(f.VHost); err != nil {
+		return err
+	}
+	if f.User == "" {
+		return nil
+	}
+	hash, err := auth.HashPassword(f.Password)
+	if err != nil {
+		return fmt.Errorf("default user '%s': %w", f.User, err)
+	}
+	p, err := auth.CompilePermissions(f.Configure, f.Write, f.Read)
+	if err != nil {
+		return fmt.Errorf("default permissions: %w", err)
+	}
+	return b.users.apply(
+		b.users.put(&auth.User{Name: f.User, PasswordHash: hash, Algorithm: auth.SHA256, Tags: f.Tags}),
+		b.users.grant(f.User, f.VHost, p),
+	)
+}
+
+func (b *Broker) vhostOf(key []byte, name string) (*VHost, error) {
+	if v := b.vhosts[name]; v != nil {
+		return v, nil
+	}
+	return nil, fmt.Errorf("metadata record %q belongs to no vhost", key)
+}
+
+func (b *Broker) loadExchange(names []string, key, value []byte) error {
+	v, err := b.vhostOf(key, names[0])
+	if err != nil {
+		return err
+	}
+	var r exchangeRecord
+	if err := decodeRecord(key, value, &r); err != nil {
+		return err
+	}
+	if _, ok := exchange.New(r.Type); !ok {
+		return fmt.Errorf("exchange '%s' in vhost '%s' has the unknown type '%s'", names[1], names[0], r.Type)
+	}
+	args, err := decodeArguments(r.Arguments)
+	if err != nil {
+		return fmt.Errorf("exchange '%s' in vhost '%s': %w", names[1], names[0], err)
+	}
+	v.addExchangeLocked(&Exchange{Name: names[1], Type: r.Type, Durable: true, AutoDelete: r.AutoDelete, Internal: r.Internal, Arguments: args})
+	return nil
+}
+
+func (b *Broker) loadQueue(names []string, key, value []byte) error {
+	v, err := b.vhostOf(key, names[0])
+	if err != nil {
+		return err
+	}
+	var r queueRecord
+	if err := decodeRecord(key, value, &r); err != nil {
+		return err
+	}
+	args, err := decodeArguments(r.Arguments)
+	if err != nil {
+		return fmt.Errorf("queue '%s' in vhost '%s': %w", names[1], names[0], err)
+	}
+	o := v.queueOptions(r.ID, QueueDeclare{Name: names[1], Durable: true, AutoDelete: r.AutoDelete, Arguments: args})
+	if o.Store = b.store.Queue(r.ID); o.Store == nil {
+		return fmt.Errorf("queue '%s' in vhost '%s' has no messages file %d", names[1], names[0], r.ID)
+	}
+	v.addQueueLocked(queue.New(o))
+	return nil
+}
+
+func (b *Broker) loadBinding(names []string, key, _ []byte) error {
+	v, err := b.vhostOf(key, names[0])
+	if err != nil {
+		return err
+	}
+	args, err := decodeArguments([]byte(names[5]))
+	if err != nil {
+		return fmt.Errorf("binding %q: %w", key, err)
+	}
+	kind := ExchangeResource
+	if names[2] == "q" {
+		kind = QueueResource
+	}
+	bind, refused := v.resolveLocked(System{}, BindingSpec{Source: names[1], Destination: names[3], Kind: kind, RoutingKey: names[4], Arguments: args})
+	if refused != nil {
+		return fmt.Errorf("binding %q: %w", key, refused)
+	}
+	v.addBindingLocked(bind.id(), bind)
+	return nil
+}
+
+// CreateVHost makes a vhost; an existing one is returned as it is.
+func (b *Broker) CreateVHost(name string) (*VHost, error) {
+	b.mu.Lock()
+	if v := b.vhosts[name]; v != nil {
+		b.mu.Unlock()
+		return v, nil
+	}
+	if limit := b.limits.MaxVHosts; limit > 0 && len(b.vhosts) >= limit {
+		b.mu.Unlock()
+		return nil, fmt.Errorf("cannot create vhost '%s': vhost limit of %d is reached", name, limit)
+	}
+	v := newVHost(b, name)
+	b.vhosts[name] = v
+	ticket := b.store.Apply(storage.Change{Put: []storage.KV{{Key: metaKey(keyVHost, name), Value: encodeRecord(vhostRecord{})}}})
+	b.mu.Unlock()
+	return v, ticket.Wait()
+}
+
+// VHost returns the vhost of that name, or nil.
+func (b *Broker) VHost(name string) *VHost {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.vhosts[name]
+}
+
+// VHosts returns all vhosts, by name.
+func (b *Broker) VHosts() []*VHost {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	list := make([]*VHost, 0, len(b.vhosts))
+	for _, v := range b.vhosts {
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b *VHost) int { return cmp.Compare(a.name, b.name) })
+	return list
+}
+
+// Users returns the accounts and rights.
+func (b *Broker) Users() *Users { return b.users }
+
+// Alarms returns the alarms that block publishers.
+func (b *Broker) Alarms() *Alarms { return &b.alarms }
+
+// Store returns the store, for the commit budget of publishers and the barrier of
+// transactions.
+func (b *Broker) Store() *storage.Store { return b.store }
+
+// NextConsumerID and NextConnectionID give names that are unique while the broker runs.
+func (b *Broker) NextConsumerID() fifo.ConsumerID { return fifo.ConsumerID(b.lastConsumer.Add(1)) }
+
+// NextConnectionID gives a connection its name; never 0.
+func (b *Broker) NextConnectionID() uint64 { return b.lastConnection.Add(1) }
+
+// Queues returns the queues of the vhost, in no order.
+func (v *VHost) Queues() []*queue.Queue {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	list := make([]*queue.Queue, 0, len(v.queues))
+	for _, q := range v.queues {
+		list = append(list, q)
+	}
+	return list
+}
+
+// Enter is the check of connection.open: the vhost exists and the user has rights in it.
+func (b *Broker) Enter(user, vhost string) (*VHost, *amqp.Error) {
+	v := b.VHost(vhost)
+	if v == nil {
+		return nil, amqp.NotAllowed("vhost %s not found", vhost)
+	}
+	if !b.users.MayEnter(user, vhost) {
+		return nil, amqp.NotAllowed("access to vhost '%s' refused for user '%s'", vhost, user)
+	}
+	return v, nil
+}

@@ -1,0 +1,314 @@
+package broker
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/settmq/settmq/broker/definitions"
+	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/storage"
+)
+
+// ImportReport counts what an import made, and what was there already.
+type ImportReport struct {
+	VHosts, Users, Permissions, Exchanges, Queues, Bindings int // made or replaced
+	Present                                                 int // equal ones found
+	Kept                                                    int // policies and parameters kept for later versions
+}
+
+// Import takes the definitions of a RabbitMQ over: all of them or, with an error that
+// lists every problem, none. Users and permissions are replaced; vhosts, exchanges, queues
+// and bindings that are there already must be the same. Policies and parameters are kept
+// but have no effect. It returns when everything is on disk.
+func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
+	b.mu.Lock()
+	im := &importer{broker: b, defs: d, vhosts: make(map[string]*VHost), fresh: make(map[string]bool)}
+	im.openVHosts()
+	locked := im.lockVHosts()
+	im.check()
+	if len(im.problems) > 0 {
+		unlockVHosts(locked)
+		b.mu.Unlock()
+		return ImportReport{}, errors.Join(im.problems...)
+	}
+	im.apply()
+	users := im.usersChanges()
+	ticket := b.users.begin(users, im.change)
+	unlockVHosts(locked)
+	b.mu.Unlock()
+	return im.report, ticket.Wait()
+}
+
+// importer is one import under way, with the broker and all vhosts concerned locked.
+type importer struct {
+	broker   *Broker
+	defs     *definitions.Definitions
+	vhosts   map[string]*VHost // that the file may refer to
+	fresh    map[string]bool   // those that the import makes
+	problems []error
+	change   storage.Change
+	report   ImportReport
+}
+
+func (im *importer) problem(format string, args ...any) {
+	im.problems = append(im.problems, fmt.Errorf(format, args...))
+}
+
+func (im *importer) openVHosts() {
+	for name, v := range im.broker.vhosts {
+		im.vhosts[name] = v
+	}
+	for _, d := range im.defs.VHosts {
+		if im.vhosts[d.Name] == nil {
+			im.vhosts[d.Name] = newVHost(im.broker, d.Name)
+			im.fresh[d.Name] = true
+		}
+	}
+	if limit := im.broker.limits.MaxVHosts; limit > 0 && len(im.vhosts) > limit {
+		im.problem("vhost limit of %d would be exceeded", limit)
+	}
+}
+
+// lockVHosts locks all vhosts in the order of their names.
+func (im *importer) lockVHosts() []*VHost {
+	list := make([]*VHost, 0, len(im.vhosts))
+	for _, v := range im.vhosts {
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b *VHost) int { return cmp.Compare(a.name, b.name) })
+	for _, v := range list {
+		v.mu.Lock()
+	}
+	return list
+}
+
+func unlockVHosts(list []*VHost) {
+	for _, v := range list {
+		v.mu.Unlock()
+	}
+}
+
+// check looks for everything that would stand in the way, without changing anything.
+func (im *importer) check() {
+	d := im.defs
+	exchanges := make(map[[2]string]string) // vhost, name → type, of those to come
+	queues := make(map[[2]string]bool)
+	for _, x := range d.Exchanges {
+		im.checkExchange(x)
+		exchanges[[2]string{x.VHost, x.Name}] = x.Type
+	}
+	for _, q := range d.Queues {
+		im.checkQueue(q)
+		queues[[2]string{q.VHost, q.Name}] = true
+	}
+	for _, bd := range d.Bindings {
+		im.checkBinding(bd, exchanges, queues)
+	}
+	users := make(map[string]bool)
+	for _, u := range d.Users {
+		users[u.Name] = true
+	}
+	grantee := func(what, user, vhost string) {
+		if !users[user] && im.broker.users.User(user) == nil {
+			im.problem("%s for user '%s': there is no such user", what, user)
+		}
+		im.vhost(what+" for user '"+user+"'", vhost)
+	}
+	for _, p := range d.Permissions {
+		grantee("permission", p.User, p.VHost)
+	}
+	for _, p := range d.TopicPermissions {
+		grantee("topic permission", p.User, p.VHost)
+	}
+}
+
+func (im *importer) vhost(what, name string) *VHost {
+	v := im.vhosts[name]
+	if v == nil {
+		im.problem("%s: there is no vhost '%s'", what, name)
+	}
+	return v
+}
+
+func exchangeDeclare(x definitions.Exchange) ExchangeDeclare {
+	return ExchangeDeclare{Name: x.Name, Type: x.Type, Durable: x.Durable, AutoDelete: x.AutoDelete, Internal: x.Internal, Arguments: x.Arguments}
+}
+
+func (im *importer) checkExchange(x definitions.Exchange) {
+	v := im.vhost("exchange '"+x.Name+"'", x.VHost)
+	if v == nil {
+		return
+	}
+	if _, ok := exchange.New(x.Type); !ok {
+		im.problem("%s: unknown exchange type '%s'", v.resource(ExchangeResource, x.Name), x.Type)
+		return
+	}
+	if have := v.exchanges[x.Name]; have != nil {
+		if err := v.checkExchangeEquivalent(have, exchangeDeclare(x)); err != nil {
+			im.problem("%s", err.Text)
+		}
+		return
+	}
+	if _, err := v.newExchange(System{}, exchangeDeclare(x)); err != nil {
+		im.problem("%s", err.Text)
+	}
+}
+
+func queueDeclare(q definitions.Queue) QueueDeclare {
+	return QueueDeclare{Name: q.Name, Durable: q.Durable, AutoDelete: q.AutoDelete, Arguments: q.Arguments}
+}
+
+func (im *importer) checkQueue(q definitions.Queue) {
+	v := im.vhost("queue '"+q.Name+"'", q.VHost)
+	if v == nil {
+		return
+	}
+	if have := v.queues[q.Name]; have != nil {
+		if err := v.checkQueueEquivalent(System{}, have, queueDeclare(q)); err != nil {
+			im.problem("%s", err.Text)
+		}
+		return
+	}
+	if strings.HasPrefix(q.Name, "amq.") && !strings.HasPrefix(q.Name, "amq.gen-") {
+		im.problem("%s: reserved name", v.resource(QueueResource, q.Name))
+	}
+	if err := v.checkQueueArguments(queueDeclare(q)); err != nil {
+		im.problem("%s", err.Text)
+	}
+}
+
+func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]string, queues map[[2]string]bool) {
+	what := fmt.Sprintf("binding from '%s' to '%s' in vhost '%s'", b.Source, b.Destination, b.VHost)
+	v := im.vhost(what, b.VHost)
+	if v == nil {
+		return
+	}
+	kind, ok := exchanges[[2]string{b.VHost, b.Source}]
+	if x := v.exchanges[b.Source]; x != nil && b.Source != "" {
+		kind, ok = x.Type, true
+	}
+	if !ok {
+		im.problem("%s: there is no such source", what)
+		return
+	}
+	if err := exchange.CheckBinding(kind, b.RoutingKey, b.Arguments); err != nil {
+		im.problem("%s: %s", what, err.Text)
+	}
+	key := [2]string{b.VHost, b.Destination}
+	if _, coming := exchanges[key]; b.ToExchange && !coming && v.exchanges[b.Destination] == nil {
+		im.problem("%s: there is no such exchange", what)
+	}
+	if !b.ToExchange && !queues[key] && v.queues[b.Destination] == nil {
+		im.problem("%s: there is no such queue", what)
+	}
+}
+
+// apply makes the vhosts, exchanges, queues and bindings; nothing can fail any more.
+func (im *importer) apply() {
+	for name := range im.fresh {
+		im.broker.vhosts[name] = im.vhosts[name]
+		im.change.Put = append(im.change.Put, storage.KV{Key: metaKey(keyVHost, name), Value: encodeRecord(vhostRecord{})})
+		im.report.VHosts++
+	}
+	for _, x := range im.defs.Exchanges {
+		v := im.vhosts[x.VHost]
+		if v.exchanges[x.Name] != nil {
+			im.report.Present++
+			continue
+		}
+		v.putExchangeLocked(&Exchange{Name: x.Name, Type: x.Type, Durable: x.Durable, AutoDelete: x.AutoDelete, Internal: x.Internal, Arguments: x.Arguments}, &im.change)
+		im.report.Exchanges++
+	}
+	for _, q := range im.defs.Queues {
+		im.applyQueue(q)
+	}
+	for _, b := range im.defs.Bindings {
+		im.applyBinding(b)
+	}
+	im.keep("policy", len(im.defs.Policies), func(i int) (string, string, any) {
+		p := im.defs.Policies[i]
+		return p.VHost, p.Name, p
+	})
+	im.keep("parameter", len(im.defs.Parameters), func(i int) (string, string, any) {
+		p := im.defs.Parameters[i]
+		return p.VHost, p.Component + "/" + p.Name, p
+	})
+	im.keep("global", len(im.defs.GlobalParameters), func(i int) (string, string, any) {
+		p := im.defs.GlobalParameters[i]
+		return "", p.Name, p
+	})
+}
+
+func (im *importer) applyQueue(q definitions.Queue) {
+	v := im.vhosts[q.VHost]
+	if v.queues[q.Name] != nil {
+		im.report.Present++
+		return
+	}
+	id := im.broker.store.NextID()
+	o := v.queueOptions(id, queueDeclare(q))
+	if q.Durable {
+		v.putQueue(id, queueDeclare(q), &im.change)
+		// The store knows the queue once it has its part of the change; the rest follows
+		// under the same locks, so nobody can come between.
+		im.broker.store.Apply(storage.Change{CreateQueues: []uint64{id}})
+		o.Store = im.broker.store.Queue(id)
+	}
+	v.addQueueLocked(queue.New(o))
+	im.report.Queues++
+}
+
+func (im *importer) applyBinding(d definitions.Binding) {
+	v := im.vhosts[d.VHost]
+	kind := QueueResource
+	if d.ToExchange {
+		kind = ExchangeResource
+	}
+	b, err := v.resolveLocked(System{}, BindingSpec{Source: d.Source, Destination: d.Destination, Kind: kind, RoutingKey: d.RoutingKey, Arguments: d.Arguments})
+	if err != nil {
+		panic("import: binding checked and yet refused: " + err.Text)
+	}
+	id := b.id()
+	if _, exists := b.Source.outbound[id]; exists {
+		im.report.Present++
+		return
+	}
+	v.putBindingLocked(id, b, &im.change)
+	im.report.Bindings++
+}
+
+// keep stores definitions that this version does nothing with.
+func (im *importer) keep(kind string, n int, at func(i int) (vhost, name string, v any)) {
+	for i := range n {
+		vhost, name, v := at(i)
+		value, err := json.Marshal(v)
+		if err != nil {
+			panic(fmt.Sprintf("import: %s '%s': %v", kind, name, err)) // parsed from JSON
+		}
+		im.change.Put = append(im.change.Put, storage.KV{Key: metaKey(keyImported, kind, vhost, name), Value: append([]byte{recordVersion}, value...)})
+		im.report.Kept++
+	}
+}
+
+func (im *importer) usersChanges() []usersChange {
+	u := im.broker.users
+	var list []usersChange
+	for i := range im.defs.Users {
+		list = append(list, u.put(&im.defs.Users[i].User))
+		im.report.Users++
+	}
+	for _, p := range im.defs.Permissions {
+		list = append(list, u.grant(p.User, p.VHost, p.Permissions))
+		im.report.Permissions++
+	}
+	for _, p := range im.defs.TopicPermissions {
+		list = append(list, u.grantTopic(p.User, p.VHost, p.TopicPermission))
+		im.report.Permissions++
+	}
+	return list
+}

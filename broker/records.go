@@ -1,0 +1,106 @@
+package broker
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+
+	"github.com/settmq/settmq/amqp"
+)
+
+// Metadata keys start with one of these letters; the names behind it are each preceded by
+// their length, so that no name can run into the next (or into another object's keys).
+const (
+	keyVHost           = 'v' // name
+	keyExchange        = 'x' // vhost, name
+	keyQueue           = 'q' // vhost, name
+	keyBinding         = 'b' // vhost, source, destination kind, destination, routing key, arguments
+	keyUser            = 'u' // name
+	keyPermission      = 'p' // user, vhost
+	keyTopicPermission = 't' // user, vhost, exchange
+	keyImported        = 'i' // kind, vhost, name: definitions kept for features to come
+	keySetting         = 's' // name: the broker's own facts
+)
+
+// recordVersion is the first byte of every metadata value. Readers accept all versions up
+// to it; fields unknown to an older reader are kept out of its way by JSON.
+const recordVersion = 1
+
+func metaKey(kind byte, names ...string) []byte {
+	k := []byte{kind}
+	for _, n := range names {
+		k = binary.AppendUvarint(k, uint64(len(n)))
+		k = append(k, n...)
+	}
+	return k
+}
+
+// metaNames splits what metaKey joined, which must be want names.
+func metaNames(key []byte, want int) ([]string, error) {
+	var names []string
+	for b := key[1:]; len(b) > 0; {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			return nil, fmt.Errorf("metadata key %q is damaged", key)
+		}
+		names = append(names, string(b[w:w+int(n)]))
+		b = b[w+int(n):]
+	}
+	if len(names) != want {
+		return nil, fmt.Errorf("metadata key %q has %d names, want %d", key, len(names), want)
+	}
+	return names, nil
+}
+
+func encodeRecord(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("metadata record %T: %v", v, err)) // plain structs of ours
+	}
+	return append([]byte{recordVersion}, b...)
+}
+
+func decodeRecord(key, value []byte, v any) error {
+	if len(value) == 0 || value[0] == 0 || value[0] > recordVersion {
+		return fmt.Errorf("metadata record %q has an unknown version", key)
+	}
+	if err := json.Unmarshal(value[1:], v); err != nil {
+		return fmt.Errorf("metadata record %q: %w", key, err)
+	}
+	return nil
+}
+
+type vhostRecord struct {
+	Description string   `json:"description,omitempty"`
+	Tags        []string `json:"tags,omitempty"`
+}
+
+type exchangeRecord struct {
+	Type       string `json:"type"`
+	AutoDelete bool   `json:"auto_delete,omitempty"`
+	Internal   bool   `json:"internal,omitempty"`
+	Arguments  []byte `json:"arguments,omitempty"` // an encoded field table
+}
+
+type queueRecord struct {
+	ID         uint64 `json:"id"`
+	AutoDelete bool   `json:"auto_delete,omitempty"`
+	Arguments  []byte `json:"arguments,omitempty"`
+}
+
+type bindingRecord struct{} // the key says it all
+
+func encodeArguments(t amqp.Table) []byte {
+	if len(t) == 0 {
+		return nil
+	}
+	return t.Append(nil)
+}
+
+func decodeArguments(b []byte) (amqp.Table, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	t, _, err := amqp.ParseTable(b)
+	return t, err
+}

@@ -1,0 +1,257 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/storage"
+)
+
+// maxCachedRoutes bounds what one channel remembers; a publisher with more keys than that
+// in use starts over.
+const maxCachedRoutes = 512
+
+// Route is where a publish goes. It is valid for one publish, or for as long as its
+// [Router] returns it.
+type Route struct {
+	Exchange   string // as strings that messages share
+	RoutingKey string
+	Topic      bool     // the exchange is of type topic: topic permissions apply
+	ExtraKeys  []string // from the CC and BCC headers
+	Queues     []*queue.Queue
+	lasting    int32 // how many of Queues have a store
+}
+
+// Router finds routes for one channel and remembers them until the topology changes. It
+// belongs to one goroutine.
+type Router struct {
+	vhost      *VHost
+	generation uint64
+	cache      map[string]*Route
+	cacheKey   []byte
+	walk       walk
+	extra      Route // last route that was not worth remembering
+}
+
+// NewRouter returns a router for the vhost.
+func (v *VHost) NewRouter() *Router {
+	return &Router{vhost: v, cache: make(map[string]*Route)}
+}
+
+// Route finds the queues for a message, each at most once however many bindings lead to
+// it. props may be changed: BCC never reaches a consumer. Errors: 404 no such exchange, 403
+// internal exchange, 406 CC or BCC of a wrong type.
+func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Route, *amqp.Error) {
+	if g := r.vhost.generation.Load(); g != r.generation || len(r.cache) > maxCachedRoutes {
+		clear(r.cache)
+		r.generation = g
+	}
+	var keys []string
+	if p.Has(amqp.PropHeaders) {
+		var err *amqp.Error
+		if keys, err = senderSelected(p); err != nil {
+			return nil, err
+		}
+	}
+	r.cacheKey = append(append(append(r.cacheKey[:0], byte(len(exchangeName))), exchangeName...), routingKey...)
+	if len(keys) == 0 {
+		if rt, ok := r.cache[string(r.cacheKey)]; ok {
+			return rt, nil
+		}
+	}
+	return r.find(string(exchangeName), string(routingKey), keys, p)
+}
+
+func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *amqp.Properties) (*Route, *amqp.Error) {
+	v := r.vhost
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	x, ok := v.exchanges[exchangeName]
+	if !ok {
+		return nil, v.noSuch(ExchangeResource, exchangeName)
+	}
+	if x.Internal {
+		return nil, amqp.AccessRefused("cannot publish to internal %s", v.resource(ExchangeResource, x.Name))
+	}
+	w := &r.walk
+	w.reset(v, routingKey, extraKeys, p)
+	w.follow(x)
+	rt := &r.extra
+	cacheable := len(extraKeys) == 0 && !w.sawHeaders
+	if cacheable {
+		rt = new(Route)
+		r.cache[string(r.cacheKey)] = rt
+	}
+	*rt = Route{Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys, Queues: append(rt.Queues[:0], w.queues.list...)}
+	for _, q := range rt.Queues {
+		if q.Lasts() {
+			rt.lasting++
+		}
+	}
+	return rt, nil
+}
+
+// Stores reports whether a message with this delivery mode will be written to disk.
+func (rt *Route) Stores(m *storage.Message) bool { return rt.lasting > 0 && !m.Transient }
+
+// Publish puts m in every queue of the route. If [Route.Stores], its confirm comes from
+// the store; else the caller may confirm it when Publish returns.
+func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
+	stores := rt.Stores(m)
+	if stores {
+		// One more than the queues, dropped below: the confirm must not go out, nor the
+		// count reach zero, before the last queue has the message.
+		m.Targets.Store(rt.lasting + 1)
+	}
+	for _, q := range rt.Queues {
+		q.Publish(m, w)
+	}
+	if stores {
+		m.Done()
+	}
+}
+
+// walk is one evaluation of the exchanges that a message passes, breadth first, each
+// exchange once; cycles are harmless.
+type walk struct {
+	vhost      *VHost
+	message    exchange.Message
+	keys       []string
+	props      *amqp.Properties
+	hasHeaders bool                // message.Headers is filled in
+	sawHeaders bool                // an exchange looked at headers: the result holds for this message only
+	exchanges  distinct[*Exchange] // visited and to visit
+	matched    []exchange.Destination
+	queues     distinct[*queue.Queue]
+}
+
+func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Properties) {
+	w.vhost, w.props = v, p
+	w.keys = append(append(w.keys[:0], routingKey), extraKeys...)
+	w.hasHeaders, w.sawHeaders = false, false
+	w.message = exchange.Message{}
+	w.exchanges.reset()
+	w.queues.reset()
+}
+
+func (w *walk) follow(first *Exchange) {
+	w.exchanges.add(first)
+	for i := 0; i < len(w.exchanges.list); i++ {
+		x := w.exchanges.list[i]
+		if w.evaluate(x) {
+			continue
+		}
+		// Nothing matched here at all: the alternate exchange gets its turn.
+		if alt, ok := w.vhost.exchanges[x.alternate]; ok && x.alternate != "" {
+			w.exchanges.add(alt)
+		}
+	}
+}
+
+// evaluate collects what x routes to; false if no binding matched.
+func (w *walk) evaluate(x *Exchange) bool {
+	if x.Name == "" {
+		return w.evaluateDefault()
+	}
+	keys := w.keys
+	if x.router.NeedsHeaders() {
+		w.sawHeaders = true
+		w.loadHeaders()
+		keys = keys[:1]
+	}
+	w.matched = w.matched[:0]
+	for _, k := range keys {
+		w.message.RoutingKey = k
+		w.matched = x.router.Route(w.matched, &w.message)
+	}
+	for i, d := range w.matched {
+		switch d := d.(type) {
+		case *queue.Queue:
+			w.queues.add(d)
+		case *Exchange:
+			w.exchanges.add(d)
+		}
+		w.matched[i] = nil
+	}
+	return len(w.matched) > 0
+}
+
+// evaluateDefault: every queue is bound to the default exchange by its name.
+func (w *walk) evaluateDefault() bool {
+	found := false
+	for _, k := range w.keys {
+		if q, ok := w.vhost.queues[k]; ok {
+			w.queues.add(q)
+			found = true
+		}
+	}
+	return found
+}
+
+// distinct is a list without repetitions that allocates nothing while it is short and
+// reused.
+type distinct[T comparable] struct {
+	list []T
+	seen map[T]struct{} // beside list, once that is long
+}
+
+// manyDistinct is where looking through the list gets slower than a map.
+const manyDistinct = 16
+
+func (d *distinct[T]) reset() {
+	clear(d.list)
+	d.list = d.list[:0]
+	clear(d.seen)
+}
+
+func (d *distinct[T]) add(v T) {
+	if len(d.list) < manyDistinct {
+		if !slices.Contains(d.list, v) {
+			d.list = append(d.list, v)
+		}
+		return
+	}
+	if d.seen == nil {
+		d.seen = make(map[T]struct{})
+	}
+	if len(d.seen) == 0 {
+		for _, have := range d.list {
+			d.seen[have] = struct{}{}
+		}
+	}
+	if _, dup := d.seen[v]; !dup {
+		d.seen[v] = struct{}{}
+		d.list = append(d.list, v)
+	}
+}
+
+func (w *walk) loadHeaders() {
+	if w.hasHeaders || !w.props.Has(amqp.PropHeaders) {
+		return
+	}
+	w.hasHeaders = true
+	w.message.Headers, _, _ = amqp.ParseTable(w.props.Headers) // its shape was checked on arrival
+}
+
+// senderSelected returns the routing keys in the CC and BCC headers, RabbitMQ's extension
+// for sender-selected distribution.
+func senderSelected(p *amqp.Properties) ([]string, *amqp.Error) {
+	var keys []string
+	for _, name := range [...]string{"CC", "BCC"} {
+		v, ok := amqp.LookupHeader(p.Headers, name)
+		if !ok {
+			continue
+		}
+		if v.Kind() != 'A' {
+			return nil, amqp.PreconditionFailed("invalid message: {unacceptable_type_in_header,\"%s\",%s}", name, v.TypeName())
+		}
+		for _, e := range v.Array() {
+			if e.Kind() == 'S' {
+				keys = append(keys, e.Text())
+			}
+		}
+	}
+	return keys, nil
+}

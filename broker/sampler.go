@@ -1,0 +1,100 @@
+package broker
+
+import (
+	"cmp"
+	"runtime/metrics"
+	"slices"
+	"time"
+
+	"github.com/settmq/settmq/queue"
+)
+
+// samplePeriod is how often memory is looked at. At 500 MB/s coming in, the bodies in
+// memory overshoot their budget by 50 MB between two looks.
+const samplePeriod = 100 * time.Millisecond
+
+// sampler keeps the broker inside its memory: it pages out bodies of long queues when they
+// exceed their budget, and raises the memory and disk alarms.
+type sampler struct {
+	broker  *Broker
+	budget  uint64
+	memory  uint64
+	disk    uint64
+	samples []metrics.Sample
+	quit    chan struct{}
+	done    chan struct{}
+}
+
+func startSampler(b *Broker, o Options) *sampler {
+	s := &sampler{
+		broker: b, budget: o.MessageMemory, memory: o.MemoryWatermark, disk: o.DiskFreeLimit,
+		samples: []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}},
+		quit:    make(chan struct{}), done: make(chan struct{}),
+	}
+	s.look(true)
+	go s.run()
+	return s
+}
+
+func (s *sampler) stop() {
+	close(s.quit)
+	<-s.done
+}
+
+func (s *sampler) run() {
+	defer close(s.done)
+	tick := time.NewTicker(samplePeriod)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-s.quit:
+			return
+		case <-tick.C:
+			s.look(n%10 == 0)
+		}
+	}
+}
+
+func (s *sampler) look(disk bool) {
+	s.pageOut()
+	if s.memory > 0 {
+		metrics.Read(s.samples)
+		s.broker.alarms.set(alarmMemory, s.samples[0].Value.Uint64()-s.samples[1].Value.Uint64() > s.memory)
+	}
+	if disk && s.disk > 0 {
+		if free, err := s.broker.store.FreeSpace(); err == nil {
+			s.broker.alarms.set(alarmDisk, free < s.disk)
+		}
+	}
+}
+
+// pageOut brings the bodies in memory back under the budget, the queues with most first.
+func (s *sampler) pageOut() {
+	type held struct {
+		q     *queue.Queue
+		bytes uint64
+	}
+	var (
+		total  uint64
+		queues []held
+	)
+	for _, v := range s.broker.VHosts() {
+		for _, q := range v.Queues() {
+			if !q.Lasts() {
+				continue
+			}
+			if n := q.Info().LoadedBytes; n > 0 {
+				total += n
+				queues = append(queues, held{q, n})
+			}
+		}
+	}
+	if s.budget == 0 || total <= s.budget {
+		return
+	}
+	slices.SortFunc(queues, func(a, b held) int { return cmp.Compare(b.bytes, a.bytes) })
+	// A little more than needed, so that the next publish does not start it all again.
+	for need := total - s.budget + s.budget/8; len(queues) > 0 && need > 0; queues = queues[1:] {
+		need -= min(need, queues[0].q.PageOut(min(need, queues[0].bytes)))
+	}
+}

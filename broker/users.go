@@ -1,0 +1,335 @@
+package broker
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/storage"
+)
+
+// Users are the accounts of the broker and their rights. Users, permissions and topic
+// permissions never change in place: a change puts a new value in the map, so what a
+// caller got stays valid. All methods may be called from any goroutine; changes are on
+// disk when they return.
+type Users struct {
+	store *storage.Store
+	// loopback lists the users that may log in from this machine only.
+	loopback []string
+
+	mu          sync.RWMutex
+	users       map[string]*auth.User
+	permissions map[grant]auth.Permissions
+	topics      map[grant][]auth.TopicPermission
+
+	// epoch rises with every change; whoever remembers a decision forgets it then.
+	epoch atomic.Uint64
+}
+
+// grant names the user and the vhost of a permission.
+type grant struct{ user, vhost string }
+
+func newUsers(store *storage.Store, loopback []string) *Users {
+	return &Users{
+		store: store, loopback: loopback,
+		users:       make(map[string]*auth.User),
+		permissions: make(map[grant]auth.Permissions),
+		topics:      make(map[grant][]auth.TopicPermission),
+	}
+}
+
+// load reads everything from the store.
+func (u *Users) load() error {
+	err := u.store.Scan([]byte{keyUser}, func(k, v []byte) error {
+		usr, err := auth.UnmarshalUser(v)
+		if err == nil {
+			u.users[usr.Name] = usr
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("users: %w", err)
+	}
+	err = u.store.Scan([]byte{keyPermission}, func(k, v []byte) error {
+		names, err := metaNames(k, 2)
+		if err != nil {
+			return err
+		}
+		p, err := auth.UnmarshalPermissions(v)
+		u.permissions[grant{names[0], names[1]}] = p
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("permissions: %w", err)
+	}
+	err = u.store.Scan([]byte{keyTopicPermission}, func(k, v []byte) error {
+		names, err := metaNames(k, 3)
+		if err != nil {
+			return err
+		}
+		t, err := auth.UnmarshalTopicPermission(v)
+		g := grant{names[0], names[1]}
+		u.topics[g] = append(u.topics[g], t)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("topic permissions: %w", err)
+	}
+	return nil
+}
+
+// Epoch returns a number that rises with every change of users or rights.
+func (u *Users) Epoch() uint64 { return u.epoch.Load() }
+
+// User returns the account of that name, or nil.
+func (u *Users) User(name string) *auth.User {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.users[name]
+}
+
+// Authenticate checks a name and a password for a login from peer. The reason of a refusal
+// is for the log: the client must not learn it.
+func (u *Users) Authenticate(name, password string, peer net.Addr) (*auth.User, error) {
+	usr := u.User(name)
+	switch {
+	case usr == nil:
+		auth.VerifyNone(password)
+		return nil, fmt.Errorf("user '%s' - invalid credentials", name)
+	case !usr.Verify(password):
+		return nil, fmt.Errorf("user '%s' - invalid credentials", name)
+	}
+	return usr, u.checkPeer(name, peer)
+}
+
+// AuthenticateName is Authenticate for a user that a client certificate vouches for.
+func (u *Users) AuthenticateName(name string, peer net.Addr) (*auth.User, error) {
+	usr := u.User(name)
+	if usr == nil {
+		return nil, fmt.Errorf("user '%s' - invalid credentials", name)
+	}
+	return usr, u.checkPeer(name, peer)
+}
+
+func (u *Users) checkPeer(name string, peer net.Addr) error {
+	if slices.Contains(u.loopback, name) && !auth.IsLoopback(peer) {
+		return fmt.Errorf("user '%s' can only connect via localhost", name)
+	}
+	return nil
+}
+
+// MayEnter reports whether the user has any permissions in the vhost.
+func (u *Users) MayEnter(user, vhost string) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	_, ok := u.permissions[grant{user, vhost}]
+	return ok && u.users[user] != nil
+}
+
+// Can decides one access and words the refusal. The default exchange goes by
+// [auth.DefaultExchange].
+func (u *Users) Can(user, vhost string, r auth.Access, kind Resource, name string) *amqp.Error {
+	if kind == ExchangeResource && name == "" {
+		name = auth.DefaultExchange
+	}
+	u.mu.RLock()
+	p, ok := u.permissions[grant{user, vhost}]
+	u.mu.RUnlock()
+	if ok && p.Allows(r, name) {
+		return nil
+	}
+	return amqp.AccessRefused("%s access to %s '%s' in vhost '%s' refused for user '%s'", r, kind, name, vhost, user)
+}
+
+// CanTopic decides the use of a routing key on a topic exchange. Without a topic
+// permission for the exchange every key is allowed.
+func (u *Users) CanTopic(user, vhost string, r auth.Access, exchange, routingKey string) *amqp.Error {
+	u.mu.RLock()
+	topics := u.topics[grant{user, vhost}]
+	u.mu.RUnlock()
+	for _, t := range topics {
+		if t.Exchange == exchange && !t.Match(r, routingKey, auth.Variables{Username: user, VHost: vhost}) {
+			return amqp.AccessRefused("%s access to topic '%s' in exchange '%s' in vhost '%s' refused for user '%s'", r, routingKey, exchange, vhost, user)
+		}
+	}
+	return nil
+}
+
+// HasTopicRules reports whether any topic permission applies to the user on the exchange.
+func (u *Users) HasTopicRules(user, vhost, exchange string) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return slices.ContainsFunc(u.topics[grant{user, vhost}], func(t auth.TopicPermission) bool { return t.Exchange == exchange })
+}
+
+// Put creates or replaces a user.
+func (u *Users) Put(usr *auth.User) error { return u.apply(u.put(usr)) }
+
+// Delete removes a user with its permissions; an unknown one is no error.
+func (u *Users) Delete(name string) error { return u.apply(u.remove(name)) }
+
+// Grant sets the permissions of a user in a vhost.
+func (u *Users) Grant(user, vhost string, p auth.Permissions) error {
+	return u.apply(u.grant(user, vhost, p))
+}
+
+// Revoke takes a user's permissions in a vhost away.
+func (u *Users) Revoke(user, vhost string) error {
+	g := grant{user, vhost}
+	return u.apply(usersChange{
+		Change: storage.Change{Delete: [][]byte{metaKey(keyPermission, user, vhost)}},
+		commit: func() { delete(u.permissions, g) },
+	})
+}
+
+// GrantTopic sets the topic permission of a user for one exchange of a vhost.
+func (u *Users) GrantTopic(user, vhost string, t auth.TopicPermission) error {
+	return u.apply(u.grantTopic(user, vhost, t))
+}
+
+// usersChange is a change of the store and of the maps, made under the lock together.
+type usersChange struct {
+	storage.Change
+	commit func()
+}
+
+// apply makes changes at once; they take effect on live connections with the next thing
+// these do, and are on disk when apply returns.
+func (u *Users) apply(changes ...usersChange) error {
+	return u.begin(changes, storage.Change{}).Wait()
+}
+
+// begin is apply without the wait, together with a change of other things.
+func (u *Users) begin(changes []usersChange, all storage.Change) *storage.Ticket {
+	u.mu.Lock()
+	for _, c := range changes {
+		c.commit()
+		all.Put = append(all.Put, c.Put...)
+		all.Delete = append(all.Delete, c.Change.Delete...)
+	}
+	ticket := u.store.Apply(all)
+	u.mu.Unlock()
+	u.epoch.Add(1)
+	return ticket
+}
+
+func (u *Users) put(usr *auth.User) usersChange {
+	return usersChange{
+		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyUser, usr.Name), Value: usr.Marshal()}}},
+		commit: func() { u.users[usr.Name] = usr },
+	}
+}
+
+func (u *Users) remove(name string) usersChange {
+	c := usersChange{Change: storage.Change{Delete: [][]byte{metaKey(keyUser, name)}}}
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	var grants []grant
+	for g := range u.permissions {
+		if g.user == name {
+			grants = append(grants, g)
+			c.Change.Delete = append(c.Change.Delete, metaKey(keyPermission, g.user, g.vhost))
+		}
+	}
+	for g, topics := range u.topics {
+		if g.user != name {
+			continue
+		}
+		grants = append(grants, g)
+		for _, t := range topics {
+			c.Change.Delete = append(c.Change.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.Exchange))
+		}
+	}
+	c.commit = func() {
+		delete(u.users, name)
+		for _, g := range grants {
+			delete(u.permissions, g)
+			delete(u.topics, g)
+		}
+	}
+	return c
+}
+
+func (u *Users) grant(user, vhost string, p auth.Permissions) usersChange {
+	return usersChange{
+		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyPermission, user, vhost), Value: p.Marshal()}}},
+		commit: func() { u.permissions[grant{user, vhost}] = p },
+	}
+}
+
+func (u *Users) grantTopic(user, vhost string, t auth.TopicPermission) usersChange {
+	g := grant{user, vhost}
+	return usersChange{
+		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyTopicPermission, user, vhost, t.Exchange), Value: t.Marshal()}}},
+		commit: func() {
+			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o auth.TopicPermission) bool { return o.Exchange == t.Exchange })
+			u.topics[g] = append(rest, t)
+		},
+	}
+}
+
+// Session is a logged-in user in a vhost: the [Actor] of a connection. It remembers what
+// it was allowed until rights change, and belongs to one goroutine.
+type Session struct {
+	users      *Users
+	user       *auth.User
+	vhost      string
+	connection uint64
+
+	epoch   uint64
+	allowed map[decision]struct{}
+}
+
+type decision struct {
+	right auth.Access
+	kind  Resource
+	name  string
+}
+
+// maxDecisions bounds what a session remembers.
+const maxDecisions = 256
+
+// NewSession returns the actor of a connection.
+func (u *Users) NewSession(user *auth.User, vhost string, connection uint64) *Session {
+	return &Session{users: u, user: user, vhost: vhost, connection: connection, allowed: make(map[decision]struct{})}
+}
+
+// User returns the account that logged in.
+func (s *Session) User() *auth.User { return s.user }
+
+// Epoch rises with every change of rights.
+func (s *Session) Epoch() uint64 { return s.users.Epoch() }
+
+// HasTopicRules reports whether CanTopic has anything to say about the exchange.
+func (s *Session) HasTopicRules(exchange string) bool {
+	return s.users.HasTopicRules(s.user.Name, s.vhost, exchange)
+}
+
+// ConnectionID implements Actor.
+func (s *Session) ConnectionID() uint64 { return s.connection }
+
+// Can implements Actor.
+func (s *Session) Can(r auth.Access, kind Resource, name string) *amqp.Error {
+	if e := s.users.Epoch(); e != s.epoch || len(s.allowed) >= maxDecisions {
+		clear(s.allowed)
+		s.epoch = e
+	}
+	d := decision{r, kind, name}
+	if _, ok := s.allowed[d]; ok {
+		return nil
+	}
+	if err := s.users.Can(s.user.Name, s.vhost, r, kind, name); err != nil {
+		return err
+	}
+	s.allowed[d] = struct{}{}
+	return nil
+}
+
+// CanTopic implements Actor.
+func (s *Session) CanTopic(r auth.Access, exchange, routingKey string) *amqp.Error {
+	return s.users.CanTopic(s.user.Name, s.vhost, r, exchange, routingKey)
+}

@@ -1,0 +1,246 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/storage"
+)
+
+// VHost is a namespace of exchanges, queues and bindings. All methods may be called from
+// any goroutine; those that change something durable return after the change is on disk.
+type VHost struct {
+	broker *Broker
+	name   string
+
+	mu        sync.RWMutex // before every queue's lock; never held across a disk or a socket
+	exchanges map[string]*Exchange
+	queues    map[string]*queue.Queue
+	inbound   map[exchange.Destination]map[bindingID]*Binding // by destination
+	exclusive map[uint64]map[*queue.Queue]struct{}            // by owning connection
+	deleted   bool
+
+	// generation rises with every change of the topology: cached routes of an older
+	// generation are stale.
+	generation atomic.Uint64
+}
+
+// Exchange is a declared exchange. Its properties do not change; its bindings are guarded
+// by the vhost's lock.
+type Exchange struct {
+	Name       string
+	Type       string
+	Durable    bool
+	AutoDelete bool
+	Internal   bool
+	Arguments  amqp.Table
+	alternate  string // name of the alternate exchange, "" for none
+	router     exchange.Router
+	outbound   map[bindingID]*Binding
+}
+
+// Binding leads from an exchange to a queue or another exchange.
+type Binding struct {
+	Source      *Exchange
+	Destination exchange.Destination // *queue.Queue or *Exchange
+	RoutingKey  string
+	Arguments   amqp.Table
+}
+
+// bindingID is what makes two bindings the same: RabbitMQ compares source, destination,
+// routing key and the arguments sorted by key, with their types.
+type bindingID struct {
+	source, destination string
+	toQueue             bool
+	key, arguments      string
+}
+
+// defaultExchanges are there in every vhost (AMQP 0-9-1 §3.1.3 and RabbitMQ's own).
+var defaultExchanges = []Exchange{
+	{Name: "", Type: "direct"},
+	{Name: "amq.direct", Type: "direct"},
+	{Name: "amq.fanout", Type: "fanout"},
+	{Name: "amq.topic", Type: "topic"},
+	{Name: "amq.headers", Type: "headers"},
+	{Name: "amq.match", Type: "headers"},
+	{Name: "amq.rabbitmq.trace", Type: "topic", Internal: true},
+}
+
+func newVHost(b *Broker, name string) *VHost {
+	v := &VHost{
+		broker:    b,
+		name:      name,
+		exchanges: make(map[string]*Exchange),
+		queues:    make(map[string]*queue.Queue),
+		inbound:   make(map[exchange.Destination]map[bindingID]*Binding),
+		exclusive: make(map[uint64]map[*queue.Queue]struct{}),
+	}
+	for _, d := range defaultExchanges {
+		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
+	}
+	return v
+}
+
+// Name returns the vhost's name.
+func (v *VHost) Name() string { return v.name }
+
+// Broker returns the broker that the vhost belongs to.
+func (v *VHost) Broker() *Broker { return v.broker }
+
+// changedLocked marks every cached route stale.
+func (v *VHost) changedLocked() { v.generation.Add(1) }
+
+func (v *VHost) addExchangeLocked(x *Exchange) {
+	r, ok := exchange.New(x.Type)
+	if !ok {
+		panic("exchange of unknown type " + x.Type) // checked before
+	}
+	x.router = r
+	x.outbound = make(map[bindingID]*Binding)
+	if a, ok := x.Arguments.Get("alternate-exchange"); ok {
+		x.alternate = a.Text()
+	}
+	v.exchanges[x.Name] = x
+	v.changedLocked()
+}
+
+func (v *VHost) addQueueLocked(q *queue.Queue) {
+	v.queues[q.Name] = q
+	if q.Exclusive() {
+		owned := v.exclusive[q.Owner]
+		if owned == nil {
+			owned = make(map[*queue.Queue]struct{})
+			v.exclusive[q.Owner] = owned
+		}
+		owned[q] = struct{}{}
+	}
+	v.changedLocked()
+}
+
+func (b *Binding) id() bindingID {
+	id := bindingID{source: b.Source.Name, key: b.RoutingKey}
+	switch d := b.Destination.(type) {
+	case *queue.Queue:
+		id.destination, id.toQueue = d.Name, true
+	case *Exchange:
+		id.destination = d.Name
+	}
+	if len(b.Arguments) > 0 {
+		id.arguments = string(b.Arguments.Sorted().Append(nil))
+	}
+	return id
+}
+
+func (v *VHost) addBindingLocked(id bindingID, b *Binding) {
+	b.Source.outbound[id] = b
+	in := v.inbound[b.Destination]
+	if in == nil {
+		in = make(map[bindingID]*Binding)
+		v.inbound[b.Destination] = in
+	}
+	in[id] = b
+	b.Source.router.Bind(b.RoutingKey, b.Arguments, b.Destination)
+	v.changedLocked()
+}
+
+// durable reports whether a binding lasts: both its ends do.
+func (b *Binding) durable() bool {
+	if !b.Source.Durable {
+		return false
+	}
+	switch d := b.Destination.(type) {
+	case *queue.Queue:
+		return d.Lasts()
+	case *Exchange:
+		return d.Durable
+	}
+	return false
+}
+
+func (v *VHost) bindingKey(id bindingID) []byte {
+	kind := "e"
+	if id.toQueue {
+		kind = "q"
+	}
+	return metaKey(keyBinding, v.name, id.source, kind, id.destination, id.key, id.arguments)
+}
+
+// removeBindingLocked takes a binding away and, with the last one of an auto-delete
+// exchange, that exchange too. What was durable is added to c.
+func (v *VHost) removeBindingLocked(id bindingID, b *Binding, c *storage.Change) {
+	delete(b.Source.outbound, id)
+	if in := v.inbound[b.Destination]; in != nil {
+		delete(in, id)
+		if len(in) == 0 {
+			delete(v.inbound, b.Destination)
+		}
+	}
+	b.Source.router.Unbind(b.RoutingKey, b.Arguments, b.Destination)
+	if b.durable() {
+		c.Delete = append(c.Delete, v.bindingKey(id))
+	}
+	v.changedLocked()
+	if b.Source.AutoDelete && len(b.Source.outbound) == 0 && v.exchanges[b.Source.Name] == b.Source {
+		v.removeExchangeLocked(b.Source, c)
+	}
+}
+
+// removeExchangeLocked takes an exchange away with every binding from and to it.
+func (v *VHost) removeExchangeLocked(x *Exchange, c *storage.Change) {
+	delete(v.exchanges, x.Name)
+	if x.Durable {
+		c.Delete = append(c.Delete, metaKey(keyExchange, v.name, x.Name))
+	}
+	for id, b := range x.outbound {
+		v.removeBindingLocked(id, b, c)
+	}
+	v.removeInboundLocked(x, c)
+	v.changedLocked()
+}
+
+func (v *VHost) removeInboundLocked(d exchange.Destination, c *storage.Change) {
+	for id, b := range v.inbound[d] {
+		v.removeBindingLocked(id, b, c)
+	}
+}
+
+// removeQueueLocked takes a queue that is already marked deleted out of the topology.
+func (v *VHost) removeQueueLocked(q *queue.Queue, c *storage.Change) {
+	delete(v.queues, q.Name)
+	if q.Exclusive() {
+		delete(v.exclusive[q.Owner], q)
+		if len(v.exclusive[q.Owner]) == 0 {
+			delete(v.exclusive, q.Owner)
+		}
+	}
+	v.removeInboundLocked(q, c)
+	if q.Lasts() {
+		c.Delete = append(c.Delete, metaKey(keyQueue, v.name, q.Name))
+		c.DeleteQueues = append(c.DeleteQueues, q.ID)
+	}
+	v.changedLocked()
+}
+
+// apply hands a change to the store. Call it with the lock held, so that changes reach the
+// journal in the order in which they happened, and wait for the ticket without it.
+func (v *VHost) applyLocked(c storage.Change) *storage.Ticket {
+	if len(c.Put) == 0 && len(c.Delete) == 0 && len(c.CreateQueues) == 0 && len(c.DeleteQueues) == 0 {
+		return nil
+	}
+	return v.broker.store.Apply(c)
+}
+
+// wait returns when the change behind t is on disk. A nil ticket stands for a change that
+// nothing durable took part in.
+func wait(t *storage.Ticket) *amqp.Error {
+	if t == nil {
+		return nil
+	}
+	if err := t.Wait(); err != nil {
+		return amqp.InternalError("the change could not be stored: %v", err)
+	}
+	return nil
+}

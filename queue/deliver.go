@@ -1,0 +1,203 @@
+package queue
+
+import (
+	"fmt"
+
+	"github.com/settmq/settmq/queue/fifo"
+	"github.com/settmq/settmq/storage"
+)
+
+// headWindow is how many loaded messages are kept before the part of a queue that is on
+// disk only; fewer make the pager read ahead.
+const headWindow = 512
+
+// pumpLocked hands out messages until nothing can move, then sees whether a page must be
+// read or the delivery limit raised. Work per call is bounded by what the consumers' sinks
+// admit.
+func (q *Queue) pumpLocked(w *Wakes) {
+	q.wakes = w
+	limit := q.limit()
+	for q.m.Next(limit, (*admitter)(q), &q.next) {
+		c := q.consumers[q.next.Consumer]
+		q.handedOutLocked()
+		c.Sink.Deliver(c, &q.out, w)
+	}
+	q.out.Message, q.next.Payload, q.wakes = nil, nil, nil
+	if q.Store != nil {
+		q.refillLocked()
+	}
+}
+
+// handedOutLocked turns what the machine handed out into q.out and accounts for it.
+func (q *Queue) handedOutLocked() {
+	d := &q.next
+	q.out = Delivery{Seq: d.Seq, Message: d.Payload, Redelivered: d.Redelivered, NoAck: d.NoAck}
+	if d.Seq >= q.delivered {
+		q.delivered = d.Seq + 1
+	}
+	if d.NoAck && q.keeps(d.Payload) {
+		q.Store.Settle(d.Seq)
+	}
+}
+
+// refillLocked asks for what the next deliveries will need from the disk.
+func (q *Queue) refillLocked() {
+	if q.deleted || q.fault != nil {
+		return
+	}
+	if len(q.consumers) > 0 || len(q.waiters) > 0 {
+		if from, ok := q.m.NeedsLoad(headWindow); ok {
+			q.Pager.load(q, from)
+		}
+		q.extendLocked()
+	}
+}
+
+// limit is the exclusive bound of seqs that may be handed out.
+func (q *Queue) limit() uint64 {
+	if q.Store == nil {
+		return ^uint64(0)
+	}
+	return q.Store.DeliverLimit()
+}
+
+// extendLocked keeps the durable delivery limit well ahead of the deliveries.
+func (q *Queue) extendLocked() {
+	if q.Store == nil || q.extending || q.deleted || q.Store.DeliverLimit() >= q.delivered+deliveryAhead/2 {
+		return
+	}
+	q.extending = true
+	q.Store.ExtendDeliverLimit(q.delivered+deliveryAhead, q.limitExtended)
+}
+
+// limitExtended is called by the store's committer.
+func (q *Queue) limitExtended() {
+	var w Wakes
+	q.mu.Lock()
+	q.extending = false
+	q.releaseWaitersLocked()
+	if !q.deleted {
+		q.pumpLocked(&w)
+	}
+	q.mu.Unlock()
+	w.Flush()
+}
+
+// admitter shows the queue to its machine as a fifo.Admitter without offering Admit to
+// everybody.
+type admitter Queue
+
+// Admit implements fifo.Admitter.
+func (a *admitter) Admit(id fifo.ConsumerID, size uint32) bool {
+	c := a.consumers[id]
+	return c.Sink.Admit(c, size)
+}
+
+// Get takes the next ready message for basic.get, with the number of ready messages left;
+// ok is false when there is none. It waits for a page to be read, or for the delivery
+// limit, but never for a message to arrive; closing stop ends the wait with ErrStopped.
+func (q *Queue) Get(noAck bool, stop <-chan struct{}) (d Delivery, left int, ok bool, err error) {
+	for {
+		wait, done := q.tryGet(noAck, &d, &left, &ok, &err)
+		if done {
+			return d, left, ok, err
+		}
+		select {
+		case <-wait:
+		case <-stop:
+			return Delivery{}, 0, false, ErrStopped
+		}
+	}
+}
+
+// tryGet is one attempt of Get: done, or a channel that closes when it is worth trying again.
+func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error) (wait <-chan struct{}, done bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.deleted:
+		*err = ErrDeleted
+		return nil, true
+	case q.fault != nil:
+		*err = q.fault
+		return nil, true
+	case q.m.Ready() == 0:
+		return nil, true
+	}
+	if q.m.Get(q.limit(), noAck, &q.next) {
+		q.handedOutLocked()
+		*d, *left, *ok = q.out, q.m.Ready(), true
+		q.out.Message, q.next.Payload = nil, nil
+		return nil, true
+	}
+	ch := make(chan struct{})
+	q.waiters = append(q.waiters, ch)
+	q.refillLocked()
+	return ch, false
+}
+
+func (q *Queue) releaseWaitersLocked() {
+	for _, ch := range q.waiters {
+		close(ch)
+	}
+	q.waiters = nil
+}
+
+// PageOut drops bodies of stored messages from memory: first those behind the head of the
+// queue, then those that consumers hold, until about want bytes are free. It returns how
+// many were freed.
+func (q *Queue) PageOut(want uint64) (freed uint64) {
+	if q.Store == nil {
+		return 0
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	const step = 1024
+	for freed < want {
+		n, bytes := q.m.PageOut(headWindow, step, q.Store.Stored)
+		freed += bytes
+		if n == 0 {
+			break
+		}
+	}
+	for freed < want {
+		n, bytes := q.m.ReleaseUnacked(step, q.Store.Stored)
+		freed += bytes
+		if n == 0 {
+			break
+		}
+	}
+	return freed
+}
+
+// loaded takes a page that the pager read for the machine's request from.
+func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
+	var w Wakes
+	q.mu.Lock()
+	if q.deleted {
+		q.mu.Unlock()
+		return
+	}
+	if err != nil {
+		q.m.LoadFailed()
+		q.fault = err
+		q.releaseWaitersLocked()
+		q.mu.Unlock()
+		if q.OnFault != nil {
+			q.OnFault(q, err)
+		}
+		return
+	}
+	page := make([]fifo.LoadedItem[*storage.Message], len(items))
+	for i, it := range items {
+		page[i] = fifo.LoadedItem[*storage.Message]{Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered}
+	}
+	missing := q.m.Loaded(page, next)
+	q.releaseWaitersLocked()
+	q.pumpLocked(&w)
+	q.mu.Unlock()
+	w.Flush()
+	if missing > 0 && q.OnFault != nil {
+		q.OnFault(q, fmt.Errorf("%d stored messages before %d were not found", missing, next))
+	}
+}

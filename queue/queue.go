@@ -1,0 +1,251 @@
+package queue
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/queue/fifo"
+	"github.com/settmq/settmq/storage"
+)
+
+var (
+	// ErrDeleted is returned when the queue was deleted while the caller held it.
+	ErrDeleted = errors.New("queue deleted")
+	// ErrExclusive is returned by Subscribe when an exclusive consumer stands in the way.
+	ErrExclusive = fifo.ErrExclusive
+	// ErrNotEmpty and ErrInUse are returned by a conditional Delete.
+	ErrNotEmpty = errors.New("queue not empty")
+	// ErrInUse says that the queue has consumers.
+	ErrInUse = errors.New("queue in use")
+	// ErrStopped is returned by Get when its caller's stop channel closed first.
+	ErrStopped = errors.New("stopped")
+)
+
+// deliveryAhead is how far the durable delivery watermark is asked for beyond the newest
+// delivery. Twice the half-way mark must outlast a slow sync at full rate.
+const deliveryAhead = 16384
+
+// Options say what a queue is. They do not change during its life.
+type Options struct {
+	ID         uint64 // never reused; names the queue in the store
+	Name       string
+	Durable    bool
+	AutoDelete bool
+	// Owner is the connection that may use an exclusive queue, 0 for other queues.
+	Owner     uint64
+	Arguments amqp.Table
+
+	// Store keeps the messages of a durable queue; nil for a queue that does not last.
+	Store *storage.Queue
+	// Pager reads bodies back from Store; required with it.
+	Pager *Pager
+	// OnUnused is called, without locks held, when the last consumer has left.
+	OnUnused func(*Queue)
+	// OnFault is called once, without locks held, when stored messages cannot be read.
+	OnFault func(*Queue, error)
+}
+
+// Queue is a live queue. All methods may be called from any goroutine.
+type Queue struct {
+	Options // immutable
+
+	mu        sync.Mutex
+	m         *fifo.Machine[*storage.Message] // guarded by mu, as all that follows
+	consumers map[fifo.ConsumerID]*Consumer
+	waiters   []chan struct{} // gets that wait for a page or the delivery limit
+	delivered uint64          // one past the newest seq ever handed out
+	extending bool            // a higher delivery limit is on its way to the disk
+	deleted   bool
+	fault     error
+	wakes     *Wakes // of the call that is pumping
+	next      fifo.Delivery[*storage.Message]
+	out       Delivery
+}
+
+// New makes the live queue of o. A queue with a store starts with what the store recovered.
+func New(o Options) *Queue {
+	q := &Queue{Options: o, consumers: make(map[fifo.ConsumerID]*Consumer)}
+	q.m = fifo.New[*storage.Message](fifo.Options{})
+	if o.Store != nil {
+		s := o.Store.State()
+		q.m.Restore(s.NextSeq, s.FirstSeq, int(s.Ready), s.Bytes)
+		q.delivered = s.RedeliveredBelow
+	}
+	return q
+}
+
+// Exclusive reports whether the queue belongs to one connection.
+func (q *Queue) Exclusive() bool { return q.Owner != 0 }
+
+// Lasts reports whether persistent messages put in this queue survive a restart.
+func (q *Queue) Lasts() bool { return q.Store != nil }
+
+// Publish appends m. If the queue is durable and m persistent, m.Targets must already count
+// this queue; it is counted down when the message is stored, consumed or lost with the
+// deleted queue.
+func (q *Queue) Publish(m *storage.Message, w *Wakes) {
+	q.mu.Lock()
+	if q.deleted {
+		q.mu.Unlock()
+		if q.keeps(m) {
+			m.Done()
+		}
+		return
+	}
+	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body))})
+	if q.keeps(m) {
+		q.Store.Append(seq, m)
+	}
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// keeps reports whether m is written to the store when it is put in this queue. A nil m is
+// a message whose body was dropped from memory: only stored ones are.
+func (q *Queue) keeps(m *storage.Message) bool {
+	return q.Store != nil && (m == nil || !m.Transient)
+}
+
+// Subscribe adds a consumer, which may get deliveries before Subscribe returns. confirm is
+// called under the lock before the first of them, so that consume-ok precedes it.
+func (q *Queue) Subscribe(c *Consumer, confirm func(), w *Wakes) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.deleted {
+		return ErrDeleted
+	}
+	if q.fault != nil {
+		return q.fault
+	}
+	err := q.m.Subscribe(fifo.Consumer{ID: c.ID, Prefetch: c.Prefetch, NoAck: c.NoAck, Exclusive: c.Exclusive, Priority: c.Priority})
+	if err != nil {
+		return err
+	}
+	c.Queue = q
+	q.consumers[c.ID] = c
+	if confirm != nil {
+		confirm()
+	}
+	q.extendLocked()
+	q.pumpLocked(w)
+	return nil
+}
+
+// Unsubscribe removes a consumer; what it holds stays outstanding. It may end an
+// auto-delete queue.
+func (q *Queue) Unsubscribe(id fifo.ConsumerID, w *Wakes) {
+	q.mu.Lock()
+	if _, ok := q.consumers[id]; !ok {
+		q.mu.Unlock()
+		return
+	}
+	delete(q.consumers, id)
+	q.m.Unsubscribe(id)
+	q.pumpLocked(w)
+	unused := len(q.consumers) == 0 && !q.deleted
+	q.mu.Unlock()
+	if unused && q.OnUnused != nil {
+		q.OnUnused(q)
+	}
+}
+
+// SetPrefetch changes the limit of a consumer while it consumes; 0 removes it.
+func (q *Queue) SetPrefetch(id fifo.ConsumerID, n uint32, w *Wakes) {
+	q.mu.Lock()
+	q.m.SetPrefetch(id, n)
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// Unpark lets a consumer that its sink refused take deliveries again.
+func (q *Queue) Unpark(id fifo.ConsumerID, w *Wakes) {
+	q.mu.Lock()
+	q.m.Unpark(id)
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// Ack settles outstanding deliveries for good; seqs that are not outstanding are ignored.
+func (q *Queue) Ack(seqs []uint64, w *Wakes) {
+	q.mu.Lock()
+	for _, seq := range seqs {
+		it, ok := q.m.Ack(seq)
+		if ok && q.keeps(it.Payload) && !q.deleted {
+			q.Store.Settle(seq)
+		}
+	}
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// Requeue puts outstanding deliveries back to their original positions, flagged redelivered.
+func (q *Queue) Requeue(seqs []uint64, w *Wakes) {
+	q.mu.Lock()
+	for _, seq := range seqs {
+		q.m.Requeue(seq)
+	}
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// Purge drops the ready messages and returns their number. Outstanding ones stay.
+func (q *Queue) Purge() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.m.Purge(func(lo, hi uint64) {
+		if q.Store != nil {
+			q.Store.SettleRange(lo, hi)
+		}
+	})
+}
+
+// Delete marks the queue deleted, unless a condition forbids it (ErrNotEmpty, checked
+// before ErrInUse), and returns the number of ready messages that went with it and the
+// consumers it had. From then on every publish is dropped. Forgetting the stored messages
+// and telling the consumers is up to the caller, after it released its locks.
+func (q *Queue) Delete(ifUnused, ifEmpty bool) (ready int, consumers []*Consumer, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.deleted:
+		return 0, nil, ErrDeleted
+	case ifEmpty && q.m.Ready() > 0:
+		return 0, nil, ErrNotEmpty
+	case ifUnused && len(q.consumers) > 0:
+		return 0, nil, ErrInUse
+	}
+	q.deleted = true
+	ready = q.m.Ready()
+	for id, c := range q.consumers {
+		consumers = append(consumers, c)
+		q.m.Unsubscribe(id)
+	}
+	clear(q.consumers)
+	q.m = fifo.New[*storage.Message](fifo.Options{}) // lets the messages go
+	q.releaseWaitersLocked()
+	return ready, consumers, nil
+}
+
+// Stop hands the store the exact delivery watermark, for a clean shutdown. Nothing may be delivered
+// afterwards.
+func (q *Queue) Stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.Store != nil && !q.deleted && q.delivered > 0 {
+		q.Store.SetDelivered(q.delivered - 1)
+	}
+}
+
+// Info is a snapshot of a queue's counters.
+type Info struct {
+	Ready, Unacked, Consumers int
+	LoadedBytes               uint64 // body bytes in memory
+}
+
+// Info returns the counters of this moment.
+func (q *Queue) Info() Info {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes()}
+}

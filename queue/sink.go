@@ -1,0 +1,67 @@
+package queue
+
+import (
+	"github.com/settmq/settmq/queue/fifo"
+	"github.com/settmq/settmq/storage"
+)
+
+// Delivery is a message handed to a consumer, or fetched with basic.get.
+type Delivery struct {
+	Seq         uint64 // position in the queue; what Ack and Requeue take
+	Message     *storage.Message
+	Redelivered bool
+	NoAck       bool // gone from the queue already, nothing to settle
+}
+
+// Sink takes a consumer's deliveries: a channel of a connection. Both methods are called
+// with the queue's lock held and must not block or call back into a queue.
+type Sink interface {
+	// Admit reports whether a delivery of size body bytes may go to c now: its connection
+	// has room and its channel a token. After a refusal the consumer gets nothing until
+	// [Queue.Unpark]; the sink sees to that call.
+	Admit(c *Consumer, size uint32) bool
+	// Deliver takes a delivery that was just admitted and adds the connection's writer to w.
+	Deliver(c *Consumer, d *Delivery, w *Wakes)
+	// Cancelled tells the sink that the queue dropped the consumer, after the queue was
+	// deleted. It is called without the queue's lock.
+	Cancelled(c *Consumer)
+}
+
+// Consumer is one basic.consume on a queue. Its fields do not change after Subscribe; the
+// sink may find its own state again through Sink and Tag.
+type Consumer struct {
+	ID        fifo.ConsumerID // unique in the broker, never 0
+	Tag       string
+	Prefetch  uint32 // most outstanding deliveries, 0 = no limit
+	NoAck     bool
+	Exclusive bool
+	Priority  int32
+	Queue     *Queue
+	Sink      Sink
+}
+
+// Waker is a connection's writer.
+type Waker interface {
+	// Wake makes the writer look at its outbox. It does not block.
+	Wake()
+}
+
+// Wakes collects the writers that a burst of work has to wake, so that a connection which
+// got fifty deliveries is woken once. It belongs to one goroutine.
+type Wakes struct {
+	list []Waker
+}
+
+// Add remembers o. The caller makes sure that it is added once per wake (the outbox keeps
+// a flag for it).
+func (w *Wakes) Add(o Waker) { w.list = append(w.list, o) }
+
+// Flush wakes all that were added and forgets them. Call it at the end of a burst and
+// before anything that may block.
+func (w *Wakes) Flush() {
+	for i, o := range w.list {
+		o.Wake()
+		w.list[i] = nil
+	}
+	w.list = w.list[:0]
+}
