@@ -1,0 +1,177 @@
+package server
+
+import (
+	"errors"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
+)
+
+// consume starts a consumer; consume-ok precedes its first delivery.
+func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
+	name, refused := ch.queueName(m.Queue)
+	if refused != nil {
+		return refused
+	}
+	q, refused := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	if refused != nil {
+		return refused
+	}
+	tag := m.ConsumerTag
+	if tag == "" {
+		tag = broker.ConsumerTag()
+	}
+	c := &queue.Consumer{
+		ID: ch.conn.srv.o.Broker.NextConsumerID(), Tag: tag, Queue: q, Sink: ch,
+		Prefetch: ch.prefetch, NoAck: m.NoAck, Exclusive: m.Exclusive,
+	}
+	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
+		return refused
+	}
+	ch.mu.Lock()
+	_, used := ch.consumers[tag]
+	n := len(ch.consumers)
+	if limit := ch.conn.srv.o.MaxConsumersPerChannel; !used && n < limit {
+		ch.consumers[tag] = c
+	} else if !used {
+		refused = amqp.NotAllowed("reached maximum (%d) of consumers per channel", limit)
+	} else {
+		refused = amqp.NotAllowed("attempt to reuse consumer tag '%s'", tag)
+	}
+	ch.mu.Unlock()
+	if refused != nil {
+		return refused
+	}
+	err := q.Subscribe(c, func() {
+		if !m.NoWait {
+			ch.reply(&amqp.BasicConsumeOk{ConsumerTag: tag})
+		}
+	}, &ch.conn.wakes)
+	if err != nil {
+		ch.mu.Lock()
+		delete(ch.consumers, tag)
+		ch.mu.Unlock()
+		return ch.queueError(err, name)
+	}
+	return nil
+}
+
+// queueError words what a queue refused.
+func (ch *channel) queueError(err error, name string) *amqp.Error {
+	vhost := ch.conn.vhost.Name()
+	switch {
+	case errors.Is(err, queue.ErrExclusive):
+		return amqp.AccessRefused("queue '%s' in vhost '%s' in exclusive use", name, vhost)
+	case errors.Is(err, queue.ErrDeleted):
+		return amqp.NotFound("no queue '%s' in vhost '%s'", name, vhost)
+	case errors.Is(err, queue.ErrStopped):
+		return amqp.ConnectionForced("connection is closing")
+	}
+	return amqp.InternalError("queue '%s' in vhost '%s' cannot read its messages", name, vhost)
+}
+
+// otherTypesArguments are consumer arguments of queue types other than classic.
+var otherTypesArguments = []string{"x-consumer-timeout", "x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"}
+
+func consumerPriority(queueName, vhost string, args amqp.Table) (int32, *amqp.Error) {
+	for _, name := range otherTypesArguments {
+		if _, ok := args.Get(name); ok {
+			return 0, amqp.PreconditionFailed("invalid arg '%s' for queue '%s' in vhost '%s' of queue type rabbit_classic_queue", name, queueName, vhost)
+		}
+	}
+	v, ok := args.Get("x-priority")
+	if !ok {
+		return 0, nil
+	}
+	n, ok := v.Int()
+	if !ok {
+		return 0, amqp.PreconditionFailed("invalid arg 'x-priority' for queue '%s' in vhost '%s': \"expected integer, got %s\"", queueName, vhost, v.TypeName())
+	}
+	return int32(max(min(n, 1<<31-1), -1<<31)), nil
+}
+
+// cancel ends a consumer; an unknown tag is no error. What it holds stays outstanding.
+func (ch *channel) cancel(m *amqp.BasicCancel) *amqp.Error {
+	ch.mu.Lock()
+	c := ch.consumers[m.ConsumerTag]
+	delete(ch.consumers, m.ConsumerTag)
+	ch.mu.Unlock()
+	if c != nil {
+		c.Queue.Unsubscribe(c.ID, &ch.conn.wakes)
+	}
+	if !m.NoWait {
+		ch.reply(&amqp.BasicCancelOk{ConsumerTag: m.ConsumerTag})
+	}
+	return nil
+}
+
+// get fetches one message.
+func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
+	name, refused := ch.queueName(m.Queue)
+	if refused != nil {
+		return refused
+	}
+	q, refused := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	if refused != nil {
+		return refused
+	}
+	ch.conn.wakes.Flush() // Get may wait for the disk
+	d, left, ok, err := q.Get(m.NoAck, ch.conn.stop)
+	if err != nil {
+		return ch.queueError(err, name)
+	}
+	if !ok {
+		ch.reply(&amqp.BasicGetEmpty{})
+		return nil
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.nextTag++
+	if !d.NoAck {
+		ch.unacked.push(outstanding{tag: ch.nextTag, seq: d.Seq, queue: q})
+	}
+	ch.conn.out.content(ch, &amqp.BasicGetOk{
+		DeliveryTag: ch.nextTag, Redelivered: d.Redelivered, Exchange: d.Message.Exchange, RoutingKey: d.Message.RoutingKey, MessageCount: uint32(left),
+	}, d.Message.Properties, d.Message.Body, &ch.conn.wakes)
+	return nil
+}
+
+// qos sets a prefetch: of the consumers to come, or of the whole channel at once.
+func (ch *channel) qos(m *amqp.BasicQos) *amqp.Error {
+	if m.PrefetchSize != 0 {
+		return amqp.NotImplemented("prefetch_size!=0 (%d)", m.PrefetchSize)
+	}
+	if m.Global {
+		ch.mu.Lock()
+		ch.channelLimit = int(m.PrefetchCount)
+		ch.mu.Unlock()
+		ch.unparkAll()
+	} else {
+		ch.prefetch = uint32(m.PrefetchCount)
+	}
+	ch.reply(&amqp.BasicQosOk{})
+	return nil
+}
+
+// cancelUnreadable ends the consumers whose user may not read their queue any more.
+func (c *conn) cancelUnreadable() {
+	for _, ch := range c.channels {
+		var lost []*queue.Consumer
+		ch.mu.Lock()
+		for tag, k := range ch.consumers {
+			if c.session.Can(auth.Read, broker.QueueResource, k.Queue.Name) != nil {
+				lost = append(lost, k)
+				delete(ch.consumers, tag)
+			}
+		}
+		ch.mu.Unlock()
+		for _, k := range lost {
+			k.Queue.Unsubscribe(k.ID, &c.wakes)
+			if c.client.cancelNotify {
+				ch.reply(&amqp.BasicCancel{ConsumerTag: k.Tag, NoWait: true})
+			}
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package server
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/queue"
+)
+
+const (
+	// byReference is the body size from which a body is written from where it lies
+	// instead of being copied between frames.
+	byReference = 16 << 10
+	// writeTimeout ends a connection whose peer takes nothing for that long.
+	writeTimeout = 30 * time.Second
+	// keptBuffer is the largest buffer that goes back to the pool.
+	keptBuffer = 1 << 20
+)
+
+// outbox holds the frames that wait for a connection's socket, in order. Anybody may append;
+// one writer goroutine empties it. It is bounded by admit: deliveries stop at limit bytes.
+// Replies and confirms always fit; a peer bounds them by what it asks for.
+type outbox struct {
+	nc    net.Conn
+	limit int64
+
+	size    atomic.Int64  // bytes waiting or being written
+	written atomic.Uint64 // writes so far, for heartbeats
+	signal  chan struct{} // capacity 1
+
+	mu       sync.Mutex
+	buf      []byte            // frames; buf[:sealed] is in chunks already
+	sealed   int               // guarded by mu, like all below
+	chunks   net.Buffers       // sealed parts of buf and bodies by reference, in order
+	confirms []*channel        // channels with confirms to encode
+	parked   []*queue.Consumer // refused for lack of room
+	woken    bool              // a wake is on its way
+	finish   bool              // close the socket when all is written
+	dead     bool              // the socket is gone, nothing is taken any more
+}
+
+func newOutbox(nc net.Conn, limit int) *outbox {
+	return &outbox{nc: nc, limit: int64(limit), signal: make(chan struct{}, 1)}
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
+
+func putBuffer(b []byte) {
+	if cap(b) >= 4<<10 && cap(b) <= keptBuffer {
+		b = b[:0]
+		buffers.Put(&b)
+	}
+}
+
+// lockForAppend gives the caller the buffer to append frames to; done stores it back.
+func (o *outbox) lockForAppend() {
+	o.mu.Lock()
+	if o.buf == nil {
+		o.buf = *buffers.Get().(*[]byte)
+	}
+}
+
+// unlockAppended ends lockForAppend. It reports whether the caller has to wake the writer.
+func (o *outbox) unlockAppended(before int) (wake bool) {
+	o.size.Add(int64(len(o.buf) - before))
+	wake = !o.woken
+	o.woken = true
+	if o.dead {
+		o.dropLocked()
+	}
+	o.mu.Unlock()
+	return wake
+}
+
+func (o *outbox) dropLocked() {
+	putBuffer(o.buf)
+	o.buf, o.sealed, o.chunks = nil, 0, nil
+	o.size.Store(0)
+}
+
+// Wake implements queue.Waker.
+func (o *outbox) Wake() {
+	select {
+	case o.signal <- struct{}{}:
+	default:
+	}
+}
+
+// method appends a method frame and remembers in w that the writer must be woken.
+func (o *outbox) method(channel uint16, m amqp.Method, w *queue.Wakes) {
+	o.lockForAppend()
+	before := len(o.buf)
+	o.buf = amqp.AppendMethod(o.buf, channel, m)
+	if o.unlockAppended(before) {
+		w.Add(o)
+	}
+}
+
+// heartbeat appends a heartbeat frame and wakes the writer.
+func (o *outbox) heartbeat() {
+	o.lockForAppend()
+	before := len(o.buf)
+	o.buf = amqp.AppendHeartbeat(o.buf)
+	if o.unlockAppended(before) {
+		o.Wake()
+	}
+}
+
+// deliver appends basic.deliver with its content.
+func (o *outbox) deliver(ch *channel, tag string, deliveryTag uint64, d *queue.Delivery, w *queue.Wakes) {
+	o.lockForAppend()
+	before := len(o.buf)
+	m := d.Message
+	o.buf = amqp.AppendDeliver(o.buf, ch.id, tag, deliveryTag, d.Redelivered, m.Exchange, m.RoutingKey)
+	o.contentLocked(ch, m.Properties, m.Body)
+	if o.unlockAppended(before) {
+		w.Add(o)
+	}
+}
+
+// content appends a method and a content in one piece.
+func (o *outbox) content(ch *channel, method amqp.Method, properties, body []byte, w *queue.Wakes) {
+	o.lockForAppend()
+	before := len(o.buf)
+	o.buf = amqp.AppendMethod(o.buf, ch.id, method)
+	o.contentLocked(ch, properties, body)
+	if o.unlockAppended(before) {
+		w.Add(o)
+	}
+}
+
+func (o *outbox) contentLocked(ch *channel, properties, body []byte) {
+	if len(body) < byReference {
+		o.buf = amqp.AppendContent(o.buf, ch.id, properties, body, ch.conn.frameMax)
+		return
+	}
+	o.buf = amqp.AppendContentHeader(o.buf, ch.id, uint64(len(body)), properties)
+	o.size.Add(int64(len(body)))
+	for chunk := amqp.BodyChunk(ch.conn.frameMax); len(body) > 0; {
+		n := min(chunk, len(body))
+		o.buf = amqp.AppendFrameHead(o.buf, amqp.FrameBody, ch.id, uint32(n))
+		o.chunks = append(o.chunks, o.buf[o.sealed:], body[:n])
+		o.sealed = len(o.buf)
+		o.buf = append(o.buf, amqp.FrameEnd)
+		body = body[n:]
+	}
+}
+
+// appendRaw lets f append ready-made frames.
+func (o *outbox) appendRaw(f func(b []byte) []byte) (wake bool) {
+	o.lockForAppend()
+	before := len(o.buf)
+	o.buf = f(o.buf)
+	return o.unlockAppended(before)
+}
+
+// admit reports whether a delivery may be appended; if not, c is remembered and unparked
+// when there is room.
+func (o *outbox) admit(c *queue.Consumer) bool {
+	if o.size.Load() < o.limit {
+		return true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.size.Load() < o.limit/2 { // written meanwhile, perhaps with nobody parked
+		return true
+	}
+	if !o.dead {
+		o.parked = append(o.parked, c)
+	}
+	return false
+}
+
+// confirm marks ch as having confirms to send. It wakes the writer itself, for it comes
+// from the store's committer.
+func (o *outbox) confirm(ch *channel, w *queue.Wakes) {
+	o.mu.Lock()
+	o.confirms = append(o.confirms, ch)
+	wake := !o.woken
+	o.woken = true
+	o.mu.Unlock()
+	switch {
+	case !wake:
+	case w != nil:
+		w.Add(o)
+	default:
+		o.Wake()
+	}
+}
+
+// end asks the writer to close the socket once everything is written.
+func (o *outbox) end() {
+	o.mu.Lock()
+	o.finish = true
+	o.mu.Unlock()
+	o.Wake()
+}
+
+// kill drops everything; the writer ends.
+func (o *outbox) kill() {
+	o.mu.Lock()
+	o.dead = true
+	o.dropLocked()
+	o.parked, o.confirms = nil, nil
+	o.mu.Unlock()
+	_ = o.nc.Close()
+	o.Wake()
+}
+
+// batch is what the writer takes at once.
+type batch struct {
+	buf    []byte // all of it, for the pool
+	chunks net.Buffers
+	rest   []byte // what follows the chunks
+	size   int64
+}
+
+// run is the writer goroutine. It returns when the socket is closed.
+func (o *outbox) run() {
+	var w queue.Wakes
+	for range o.signal {
+		for more := true; more; {
+			o.encodeConfirms()
+			b, state := o.take()
+			if state == taken && !o.write(b) || state == ended {
+				o.kill()
+				return
+			}
+			o.unpark(&w)
+			more = state != idle
+		}
+	}
+}
+
+func (o *outbox) encodeConfirms() {
+	o.mu.Lock()
+	list := o.confirms
+	o.confirms = nil
+	o.mu.Unlock()
+	for _, ch := range list {
+		ch.sendConfirms()
+	}
+}
+
+// What take found.
+const (
+	taken = iota // frames to write
+	again        // confirms came in meanwhile: encode them and look again
+	idle         // nothing
+	ended        // nothing, and the socket is to be closed (or is)
+)
+
+// take swaps the waiting frames out.
+func (o *outbox) take() (b batch, state int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.woken = false
+	switch {
+	case o.dead:
+		return b, ended
+	case len(o.buf) > 0:
+	case len(o.confirms) > 0:
+		return b, again
+	default:
+		putBuffer(o.buf)
+		o.buf = nil
+		if o.finish {
+			return b, ended
+		}
+		return b, idle
+	}
+	b = batch{buf: o.buf, chunks: o.chunks, rest: o.buf[o.sealed:], size: int64(len(o.buf))}
+	for i := 1; i < len(b.chunks); i += 2 {
+		b.size += int64(len(b.chunks[i]))
+	}
+	o.buf, o.sealed, o.chunks = nil, 0, nil
+	return b, taken
+}
+
+func (o *outbox) write(b batch) bool {
+	_ = o.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	var err error
+	if len(b.chunks) == 0 {
+		_, err = o.nc.Write(b.rest)
+	} else {
+		all := append(b.chunks, b.rest)
+		_, err = all.WriteTo(o.nc)
+	}
+	putBuffer(b.buf)
+	o.written.Add(1)
+	o.size.Add(-b.size)
+	return err == nil
+}
+
+// unpark lets the consumers go on that were refused while the outbox was full.
+func (o *outbox) unpark(w *queue.Wakes) {
+	if o.size.Load() >= o.limit/2 {
+		return
+	}
+	o.mu.Lock()
+	list := o.parked
+	o.parked = nil
+	o.mu.Unlock()
+	for _, c := range list {
+		c.Queue.Unpark(c.ID, w)
+	}
+	w.Flush()
+}

@@ -1,0 +1,291 @@
+package server
+
+import (
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/storage"
+)
+
+const (
+	// hardMaxMessageSize is what no setting can exceed (RabbitMQ's cap).
+	hardMaxMessageSize = 512 << 20
+	// trustedSize is how much is allocated on a peer's word; larger bodies grow with what
+	// has arrived.
+	trustedSize = 256 << 10
+)
+
+// content assembles basic.publish: the method, a header frame, body frames. Properties and
+// body are copied once, into the array that the message keeps.
+type content struct {
+	state          contentState
+	mandatory      bool
+	tooLarge       bool // the body is thrown away; the error comes at its end
+	exchange       []byte
+	routingKey     []byte
+	data           []byte // properties, then body
+	propertiesSize int
+	bodySize       uint64
+	received       uint64
+	properties     amqp.Properties // aliases data
+}
+
+type contentState uint8
+
+const (
+	noContent contentState = iota
+	wantHeader
+	wantBody
+)
+
+// drop forgets what was assembled.
+func (c *content) drop() {
+	c.state, c.data, c.properties = noContent, nil, amqp.Properties{}
+}
+
+// publish takes the basic.publish method.
+func (ch *channel) publish(m *amqp.BasicPublish) {
+	c := &ch.content
+	c.state = wantHeader
+	c.mandatory, c.tooLarge = m.Mandatory, false
+	c.exchange = append(c.exchange[:0], m.Exchange...)
+	c.routingKey = append(c.routingKey[:0], m.RoutingKey...)
+}
+
+// header takes a content header frame.
+func (ch *channel) header(payload []byte) *amqp.Error {
+	c := &ch.content
+	if c.state != wantHeader {
+		return ch.misplaced(false)
+	}
+	class, weight, size, properties, err := amqp.ParseContentHeader(payload)
+	switch {
+	case err != nil:
+		return protocolError(err)
+	case class != amqp.BasicPublishID.Class():
+		return amqp.UnexpectedFrame("expected content header for class 60, got one for class %d instead", class).For(amqp.BasicPublishID)
+	case weight != 0:
+		return amqp.UnexpectedFrame("expected content header for class 60 with weight 0, got weight %d instead", weight).For(amqp.BasicPublishID)
+	case size > hardMaxMessageSize:
+		return amqp.FrameError("content body size %d exceeds maximum allowed size %d", size, hardMaxMessageSize).For(amqp.BasicPublishID)
+	}
+	c.bodySize, c.received = size, 0
+	c.tooLarge = size > uint64(ch.conn.srv.o.MaxMessageSize)
+	room := size
+	if c.tooLarge {
+		room = 0
+	}
+	c.data = make([]byte, len(properties), len(properties)+int(min(room, trustedSize)))
+	copy(c.data, properties)
+	c.propertiesSize = len(properties)
+	if err := amqp.ParseProperties(c.data, &c.properties); err != nil {
+		return protocolError(err).For(amqp.BasicPublishID)
+	}
+	if size == 0 {
+		return ch.published()
+	}
+	c.state = wantBody
+	return nil
+}
+
+// body takes a content body frame.
+func (ch *channel) body(payload []byte) *amqp.Error {
+	c := &ch.content
+	if c.state != wantBody {
+		return ch.misplaced(false)
+	}
+	c.received += uint64(len(payload))
+	if c.received > c.bodySize {
+		return amqp.FrameError("content body frame exceeds remaining content size").For(amqp.BasicPublishID)
+	}
+	if !c.tooLarge {
+		c.data = append(c.data, payload...)
+	}
+	if c.received < c.bodySize {
+		return nil
+	}
+	return ch.published()
+}
+
+// misplaced is the error for a frame whose turn it is not on this channel.
+func (ch *channel) misplaced(method bool) *amqp.Error {
+	switch ch.content.state {
+	case wantHeader:
+		return amqp.UnexpectedFrame("expected content header for class 60, got non content header frame instead").For(amqp.BasicPublishID)
+	case wantBody:
+		return amqp.UnexpectedFrame("expected content body, got non content body frame instead").For(amqp.BasicPublishID)
+	}
+	if method {
+		return nil
+	}
+	return amqp.UnexpectedFrame("expected method frame, got non method frame instead")
+}
+
+// published carries out a complete publish: checks in RabbitMQ's order, route, return,
+// queues, confirm.
+func (ch *channel) published() *amqp.Error {
+	err := ch.checkedPublish(&ch.content)
+	ch.content.drop()
+	if err != nil {
+		return err.For(amqp.BasicPublishID)
+	}
+	return nil
+}
+
+func (ch *channel) checkedPublish(c *content) *amqp.Error {
+	conn := ch.conn
+	if conn.srv.o.Broker.Alarms().Blocked() {
+		conn.holdPublisher()
+	}
+	if c.tooLarge {
+		limit, what := conn.srv.o.MaxMessageSize, "configured max size"
+		if limit == hardMaxMessageSize {
+			what = "max size"
+		}
+		return amqp.PreconditionFailed("message size %d is larger than %s %d", c.bodySize, what, limit)
+	}
+	if ch.lastWrite.mayWrite(conn.session, c.exchange) {
+		// allowed, and remembered
+	} else if err := ch.mayPublish(c); err != nil {
+		return err
+	}
+	rt, err := ch.router.Route(c.exchange, c.routingKey, &c.properties)
+	if err != nil {
+		return err
+	}
+	if err := ch.checkProperties(c, rt); err != nil {
+		return err
+	}
+	properties := c.data[:c.propertiesSize:c.propertiesSize]
+	if c.properties.Has(amqp.PropHeaders) {
+		properties = amqp.WithoutHeader(properties, "BCC")
+	}
+	m := &storage.Message{
+		Exchange: rt.Exchange, RoutingKey: rt.RoutingKey, Properties: properties, Body: c.data[c.propertiesSize:],
+		Transient: !c.properties.Has(amqp.PropDeliveryMode) || c.properties.DeliveryMode != 2,
+	}
+	if ch.tx != nil {
+		ch.tx.publish(m, rt, c.mandatory)
+		return nil
+	}
+	return ch.route(m, rt, c.mandatory)
+}
+
+// route puts a message in its queues and sees to return and confirm.
+func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *amqp.Error {
+	conn := ch.conn
+	if mandatory && len(rt.Queues) == 0 {
+		ch.returnMessage(m)
+	}
+	if ch.confirm {
+		m.ConfirmSeq = ch.nextPublish()
+		m.Confirm = ch
+	}
+	if rt.Stores(m) {
+		if err := conn.reserve(len(m.Properties) + len(m.Body)); err != nil {
+			return amqp.InternalError("the message could not be stored: %v", err)
+		}
+		rt.Publish(m, &conn.wakes) // confirmed by the store
+		return nil
+	}
+	rt.Publish(m, &conn.wakes)
+	if ch.confirm {
+		ch.settlePublishes([]uint64{m.ConfirmSeq}, true, &conn.wakes)
+	}
+	return nil
+}
+
+func (ch *channel) nextPublish() uint64 {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.confirms.next()
+}
+
+func (ch *channel) returnMessage(m *storage.Message) {
+	ch.conn.out.content(ch, &amqp.BasicReturn{
+		ReplyCode: amqp.ReplyNoRoute, ReplyText: amqp.ReplyName(amqp.ReplyNoRoute), Exchange: m.Exchange, RoutingKey: m.RoutingKey,
+	}, m.Properties, m.Body, &ch.conn.wakes)
+}
+
+// lastWritten remembers the exchange that the last publish was allowed to, which spares a
+// busy publisher the session's table.
+type lastWritten struct {
+	exchange string
+	epoch    uint64
+	valid    bool
+}
+
+func (l *lastWritten) mayWrite(s *broker.Session, exchange []byte) bool {
+	return l.valid && l.epoch == s.Epoch() && l.exchange == string(exchange)
+}
+
+func (ch *channel) mayPublish(c *content) *amqp.Error {
+	s := ch.conn.session
+	epoch := s.Epoch() // before the decision, so that a change in between is seen
+	name := string(c.exchange)
+	if err := s.Can(auth.Write, broker.ExchangeResource, name); err != nil {
+		return err
+	}
+	ch.lastWrite = lastWritten{exchange: name, epoch: epoch, valid: true}
+	return nil
+}
+
+// checkProperties looks at the properties that mean something to the broker.
+func (ch *channel) checkProperties(c *content, rt *broker.Route) *amqp.Error {
+	p := &c.properties
+	s := ch.conn.session
+	if p.Has(amqp.PropExpiration) {
+		if err := checkExpiration(p.Expiration); err != nil {
+			return err
+		}
+	}
+	if rt.Topic && s.HasTopicRules(rt.Exchange) {
+		if err := s.CanTopic(auth.Write, rt.Exchange, rt.RoutingKey); err != nil {
+			return err
+		}
+		for _, key := range rt.ExtraKeys {
+			if err := s.CanTopic(auth.Write, rt.Exchange, key); err != nil {
+				return err
+			}
+		}
+	}
+	if p.Has(amqp.PropUserID) && string(p.UserID) != s.User().Name && !s.User().HasTag("impersonator") {
+		return amqp.PreconditionFailed("user_id property set to '%s' but authenticated user was '%s'", p.UserID, s.User().Name)
+	}
+	return nil
+}
+
+// checkExpiration: a decimal number of milliseconds, at most ten years, worded as RabbitMQ does.
+func checkExpiration(text []byte) *amqp.Error {
+	invalid := func(reason string) *amqp.Error {
+		return amqp.PreconditionFailed("invalid expiration '%s': %s", text, reason)
+	}
+	digits := text
+	negative := len(digits) > 0 && digits[0] == '-'
+	if len(digits) > 0 && (digits[0] == '-' || digits[0] == '+') {
+		digits = digits[1:]
+	}
+	n := 0
+	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+		n++
+	}
+	const maxExpiration = 315360000000
+	value, tooLarge := uint64(0), false
+	for _, d := range digits[:n] {
+		if value = value*10 + uint64(d-'0'); value > maxExpiration {
+			tooLarge = true
+			value = maxExpiration
+		}
+	}
+	switch {
+	case n == 0:
+		return invalid("no_integer")
+	case n < len(digits):
+		return invalid(`{leftover_string,"` + string(digits[n:]) + `"}`)
+	case negative && value > 0:
+		return invalid("{value_negative," + string(text) + "}")
+	case tooLarge:
+		return invalid("{value_too_large," + string(digits) + "}")
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package server
+
+import (
+	"sort"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/storage"
+)
+
+// transaction is what a channel in tx mode has done since the last commit (AMQP 0-9-1
+// §1.9, with RabbitMQ's reading: publishes and settlements wait for the commit, deliveries
+// do not). Routing is decided when a message is published.
+type transaction struct {
+	publishes []txPublish
+	settled   []txSettled
+	bytes     int // of the publishes, for the commit budget
+}
+
+type txPublish struct {
+	message   *storage.Message
+	route     broker.Route
+	mandatory bool
+}
+
+type txSettled struct {
+	list []outstanding
+	how  settlement
+}
+
+func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bool) {
+	route := *rt
+	route.Queues = append([]*queue.Queue(nil), rt.Queues...)
+	t.publishes = append(t.publishes, txPublish{m, route, mandatory})
+	t.bytes += len(m.Properties) + len(m.Body)
+}
+
+func (t *transaction) settle(list []outstanding, how settlement) {
+	t.settled = append(t.settled, txSettled{list, how})
+}
+
+func (ch *channel) confirmSelect(m *amqp.ConfirmSelect) *amqp.Error {
+	if ch.tx != nil {
+		return amqp.PreconditionFailed("cannot switch from tx to confirm mode")
+	}
+	ch.confirm = true
+	return ch.answer(nil, m.NoWait, &amqp.ConfirmSelectOk{})
+}
+
+func (ch *channel) txSelect() *amqp.Error {
+	if ch.confirm {
+		return amqp.PreconditionFailed("cannot switch from confirm to tx mode")
+	}
+	if ch.tx == nil {
+		ch.tx = &transaction{}
+	}
+	ch.reply(&amqp.TxSelectOk{})
+	return nil
+}
+
+func notTransactional() *amqp.Error {
+	return amqp.PreconditionFailed("channel is not transactional")
+}
+
+// txCommit carries the transaction out: publishes in order, then settlements. commit-ok
+// follows when all of it is on disk.
+func (ch *channel) txCommit() *amqp.Error {
+	t := ch.tx
+	if t == nil {
+		return notTransactional()
+	}
+	ch.tx = &transaction{}
+	w := &ch.conn.wakes
+	lasting := false
+	for i := range t.publishes {
+		p := &t.publishes[i]
+		if p.mandatory && len(p.route.Queues) == 0 {
+			ch.returnMessage(p.message)
+		}
+		if p.route.Stores(p.message) {
+			lasting = true
+			if err := ch.conn.reserve(len(p.message.Properties) + len(p.message.Body)); err != nil {
+				return amqp.InternalError("the transaction could not be stored: %v", err)
+			}
+		}
+		p.route.Publish(p.message, w)
+	}
+	for _, s := range t.settled {
+		for _, o := range s.list {
+			lasting = lasting || o.queue.Lasts()
+		}
+		ch.apply(s.list, s.how)
+	}
+	if lasting {
+		w.Flush()
+		// An empty change comes behind everything that was appended before it.
+		if err := ch.conn.srv.o.Broker.Store().Apply(storage.Change{}).Wait(); err != nil {
+			return amqp.InternalError("the transaction could not be stored: %v", err)
+		}
+	}
+	ch.reply(&amqp.TxCommitOk{})
+	return nil
+}
+
+// txRollback forgets the publishes; what was settled is outstanding again.
+func (ch *channel) txRollback() *amqp.Error {
+	t := ch.tx
+	if t == nil {
+		return notTransactional()
+	}
+	ch.tx = &transaction{}
+	ch.restore(t)
+	ch.reply(&amqp.TxRollbackOk{})
+	return nil
+}
+
+// restore makes the deliveries that an uncommitted transaction settled outstanding again.
+func (ch *channel) restore(t *transaction) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	list := ch.unacked.takeAll()
+	for _, s := range t.settled {
+		list = append(list, s.list...)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].tag < list[j].tag })
+	for _, o := range list {
+		ch.unacked.push(o)
+	}
+}
