@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/config"
+	"github.com/settmq/settmq/internal/sysmem"
+	"github.com/settmq/settmq/server"
+	"github.com/settmq/settmq/storage"
+)
+
+// Exit codes of serve and recover, beside those of the other commands. Supervisors may
+// tell by them whether trying again can help.
+const (
+	exitConfig      = 10 // the configuration cannot be used
+	exitListen      = 11 // an address cannot be listened on
+	exitDataDir     = 12 // the data directory cannot be used
+	exitLocked      = 13 // another broker has the data directory
+	exitNewerFormat = 14 // the data directory was written by a newer version
+	exitCorrupt     = 15 // stored data are damaged
+	exitDiskFull    = 16 // not enough free disk space to start
+	exitDiskFailed  = 17 // a write or sync failed while running: the broker stopped at once
+)
+
+func runServe(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	c := newCommand("serve", "Usage: settmq serve [--config FILE]", stdout, stderr)
+	file := c.flags.String("config", "", "configuration `FILE`; see settmq config default")
+	operands, code, done := c.parse(args)
+	if done {
+		return code
+	}
+	if len(operands) > 0 {
+		return c.usage("takes no operands")
+	}
+	cfg, err := config.Load(*file)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	}
+	debug.SetMemoryLimit(cfg.VMMemoryHighWatermark.Of(sysmem.Total()))
+	log := newLogger(cfg.Log, stderr)
+
+	listeners, err := listen(cfg, log)
+	if err != nil {
+		fmt.Fprintf(stderr, "settmq: %v\nIs another broker running? Choose other addresses with the setting listeners.\n", err)
+		return exitListen
+	}
+	defer closeAll(listeners)
+	failed := make(chan error, 1)
+	b, err := openBroker(cfg, log, func(err error) { failed <- err })
+	if err != nil {
+		code, text := explain(err, cfg.DataDir)
+		fmt.Fprintln(stderr, "settmq: "+text)
+		return code
+	}
+	if cfg.LoadDefinitions != "" {
+		if err := importDefinitions(b, cfg.LoadDefinitions, log); err != nil {
+			fmt.Fprintf(stderr, "settmq: %v\nNothing of the file was taken over.\n", err)
+			_ = b.Close()
+			return exitConfig
+		}
+	}
+	return serve(cfg, b, listeners, failed, log)
+}
+
+// serve runs until a signal or a failure of the disk.
+func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, failed <-chan error, log zerolog.Logger) int {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	srv := server.New(serverOptions(cfg, b, log))
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Go(func() {
+			if err := srv.Serve(l); !errors.Is(err, server.ErrClosed) {
+				log.Error().Err(err).Str("address", l.Addr().String()).Msg("listener failed")
+			}
+		})
+		log.Info().Str("address", l.Addr().String()).Bool("tls", cfg.Listeners[0].TLS != nil).Msg("listening for AMQP 0-9-1")
+	}
+	greet(cfg, log)
+	select {
+	case err := <-failed:
+		// What was confirmed is on disk; nothing more may be.
+		log.Error().Err(err).Str("dir", cfg.DataDir).Msg("the disk failed: stopping at once, nothing more is confirmed")
+		return exitDiskFailed
+	case s := <-signals:
+		log.Info().Str("signal", s.String()).Msg("shutting down")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout.Std())
+	defer cancel()
+	go func() {
+		<-signals
+		log.Warn().Msg("second signal: not waiting for clients")
+		cancel()
+	}()
+	srv.Shutdown(ctx)
+	serving.Wait()
+	if err := b.Close(); err != nil {
+		log.Error().Err(err).Msg("closing the data directory failed")
+		return exitDiskFailed
+	}
+	log.Info().Msg("stopped")
+	return exitOK
+}
+
+func greet(cfg *config.Config, log zerolog.Logger) {
+	log.Info().Str("dir", cfg.DataDir).Msg("data directory")
+	log.Info().Msg("durability: a persistent message is confirmed after it is on disk (fdatasync)")
+	log.Info().Msg(`try: settmq sub --queue hello    and elsewhere: settmq pub --key hello "hi"`)
+	log.Info().Str("version", buildVersion()).Msg("Server startup complete")
+}
+
+func newLogger(cfg config.Log, w io.Writer) zerolog.Logger {
+	level, err := zerolog.ParseLevel(cfg.Level)
+	if err != nil {
+		level = zerolog.InfoLevel // validated before
+	}
+	if cfg.Format != "json" {
+		_, plain := os.LookupEnv("NO_COLOR")
+		f, isFile := w.(*os.File)
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime, NoColor: plain || !isFile || !isTerminal(f)}
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+func isTerminal(f *os.File) bool {
+	fi, err := f.Stat()
+	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+}
+
+func listen(cfg *config.Config, log zerolog.Logger) ([]net.Listener, error) {
+	var list []net.Listener
+	for _, l := range cfg.Listeners {
+		nl, err := net.Listen("tcp", l.Address)
+		if err == nil && l.TLS != nil {
+			var t *tls.Config
+			if t, err = server.LoadTLS(tlsFiles(l.TLS), log); err == nil {
+				nl = tls.NewListener(nl, t)
+			} else {
+				_ = nl.Close()
+			}
+		}
+		if err != nil {
+			closeAll(list)
+			return nil, fmt.Errorf("cannot listen on %s: %w", l.Address, err)
+		}
+		list = append(list, nl)
+	}
+	return list, nil
+}
+
+func closeAll(list []net.Listener) {
+	for _, l := range list {
+		_ = l.Close()
+	}
+}
+
+func tlsFiles(t *config.TLS) server.TLSFiles {
+	f := server.TLSFiles{Cert: t.Cert, Key: t.Key, CA: t.CA, VerifyPeer: t.VerifyPeer, RequirePeer: t.FailIfNoPeerCert, MinVersion: tls.VersionTLS12}
+	if t.MinVersion == "1.3" {
+		f.MinVersion = tls.VersionTLS13
+	}
+	return f
+}
+
+func storageOptions(cfg *config.Config, log zerolog.Logger) storage.Options {
+	return storage.Options{
+		Dir: cfg.DataDir, JournalSegment: int64(cfg.Storage.JournalSegment), JournalMax: int64(cfg.Storage.JournalMax),
+		CommitBudget: int64(cfg.Storage.CommitBudget), Log: log.With().Str("component", "storage").Logger(),
+	}
+}
+
+func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (*broker.Broker, error) {
+	password, err := cfg.Auth.Password()
+	if err != nil {
+		return nil, fmt.Errorf("auth.default_pass_file: %w", err)
+	}
+	so := storageOptions(cfg, log)
+	so.OnFailure = onFailure
+	watermark := cfg.VMMemoryHighWatermark.Of(sysmem.Total())
+	memory, fixed := cfg.Storage.MessageMemory.Fixed()
+	if !fixed {
+		memory = config.Size(watermark * 2 / 5)
+	}
+	return broker.Open(broker.Options{
+		Storage: so, Log: log.With().Str("component", "broker").Logger(),
+		LoopbackUsers: cfg.Auth.LoopbackUsers,
+		First: broker.FirstRun{
+			VHost: cfg.Auth.DefaultVHost, User: cfg.Auth.DefaultUser, Password: string(password), Tags: cfg.Auth.DefaultUserTags,
+			Configure: cfg.Auth.DefaultPermissions.Configure, Write: cfg.Auth.DefaultPermissions.Write, Read: cfg.Auth.DefaultPermissions.Read,
+		},
+		Limits: broker.Limits{
+			MaxVHosts: int(cfg.Limits.MaxVHosts), MaxQueuesPerVHost: int(cfg.Limits.MaxQueues),
+			MaxExchangesPerVHost: int(cfg.Limits.MaxExchanges), MaxBindings: int(cfg.Limits.MaxBindings),
+		},
+		MessageMemory: uint64(memory), MemoryWatermark: uint64(watermark), DiskFreeLimit: diskFreeLimit(cfg),
+	})
+}
+
+// diskFreeLimit is the setting, or what suits the disk: 2 GiB, or a tenth of a small one.
+func diskFreeLimit(cfg *config.Config) uint64 {
+	if n, fixed := cfg.DiskFreeLimit.Fixed(); fixed {
+		return uint64(n)
+	}
+	const usual = 2 << 30
+	if size, err := storage.DiskSize(cfg.DataDir); err == nil {
+		return min(usual, size/10)
+	}
+	return usual
+}
+
+func serverOptions(cfg *config.Config, b *broker.Broker, log zerolog.Logger) server.Options {
+	return server.Options{
+		Broker: b, Log: log.With().Str("component", "server").Logger(),
+		Product: cfg.ServerProperties.Product, Version: cfg.ServerProperties.Version, Properties: cfg.ServerProperties.Extra,
+		Heartbeat: cfg.Heartbeat.Std(), FrameMax: uint32(cfg.FrameMax), InitialFrameMax: uint32(cfg.InitialFrameMax),
+		ChannelMax: uint16(cfg.ChannelMax), HandshakeTimeout: cfg.HandshakeTimeout.Std(), TLSTimeout: cfg.TLSHandshakeTimeout.Std(),
+		MaxMessageSize: int(cfg.MaxMessageSize), Mechanisms: cfg.Auth.Mechanisms,
+		CertificateUser: func(s *tls.ConnectionState) (string, error) {
+			return auth.CertificateName(s, auth.CertificateField(cfg.Auth.SSLCertLoginFrom),
+				auth.AlternativeNameType(cfg.Auth.SSLCertLoginSANType), int(cfg.Auth.SSLCertLoginSANIndex))
+		},
+		MaxConnections: int(cfg.Limits.MaxConnections), MaxHandshakes: int(cfg.Limits.MaxHandshakes),
+		MaxHandshakesPerIP: int(cfg.Limits.MaxHandshakesPerIP), MaxConsumersPerChannel: int(cfg.Limits.MaxConsumersPerChannel),
+		Outbox: int(cfg.Limits.Outbox),
+	}
+}
+
+// explain turns an error of opening the data directory into an exit code and into what an
+// operator needs: what, where, and what to do.
+func explain(err error, dir string) (int, string) {
+	var corrupt *storage.CorruptError
+	switch {
+	case errors.Is(err, storage.ErrLocked):
+		return exitLocked, fmt.Sprintf("data directory %s is in use by another broker.\nStop that one, or choose another directory with the setting data_dir.", dir)
+	case errors.Is(err, storage.ErrNewerFormat):
+		return exitNewerFormat, fmt.Sprintf("data directory %s was written by a newer version of settmq (%v).\nRun that version, or start with another data_dir.", dir, err)
+	case errors.As(err, &corrupt):
+		return exitCorrupt, fmt.Sprintf("stored data are damaged: %v\nCopy %s away first; `settmq recover --accept-loss` then opens it without what cannot be read, and says what that is.", err, dir)
+	case errors.Is(err, storage.ErrDiskFull):
+		return exitDiskFull, fmt.Sprintf("%v\nFree some space on the disk of %s and start again.", err, dir)
+	case errors.Is(err, os.ErrPermission):
+		return exitDataDir, fmt.Sprintf("data directory %s cannot be written: %v\nGive this user the right to, or choose another directory with the setting data_dir.", dir, err)
+	}
+	return exitDataDir, fmt.Sprintf("data directory %s cannot be opened: %v", filepath.Clean(dir), err)
+}
+
+// runRecover opens a damaged data directory without what cannot be read.
+func runRecover(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	c := newCommand("recover", "Usage: settmq recover --accept-loss [--config FILE]\n\nDrops what cannot be read from a damaged data directory and prints what that is.", stdout, stderr)
+	file := c.flags.String("config", "", "configuration `FILE`")
+	accept := c.flags.Bool("accept-loss", false, "really drop what cannot be read")
+	operands, code, done := c.parse(args)
+	switch {
+	case done:
+		return code
+	case len(operands) > 0:
+		return c.usage("takes no operands")
+	case !*accept:
+		return c.usage("needs --accept-loss")
+	}
+	cfg, err := config.Load(*file)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	}
+	o := storageOptions(cfg, newLogger(cfg.Log, stderr))
+	o.AcceptLoss = true
+	losses := 0
+	o.OnLoss = func(l storage.Loss) {
+		losses++
+		fmt.Fprintf(stdout, "lost: %s: %s", l.Where, l.What)
+		if l.Queue != 0 {
+			fmt.Fprintf(stdout, " (queue id %d, %d messages)", l.Queue, l.Count)
+		}
+		fmt.Fprintln(stdout)
+	}
+	s, err := storage.Open(o)
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		code, text := explain(err, cfg.DataDir)
+		fmt.Fprintln(stderr, "settmq: "+text)
+		return code
+	}
+	fmt.Fprintf(stdout, "%s opens; %d losses\n", cfg.DataDir, losses)
+	return exitOK
+}

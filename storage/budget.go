@@ -1,0 +1,29 @@
+package storage
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// TryReserve is Reserve for a caller that has something to do before it waits: true if the
+// publisher may append n bytes now.
+func (s *Store) TryReserve(n int) bool { return s.held.Load() == 0 && s.roomFor(n) }
+
+// FreeSpace returns the bytes that are free on the file system of the directory.
+func (s *Store) FreeSpace() (uint64, error) {
+	n, err := freeSpace(s.opts.Dir)
+	return uint64(max(n, 0)), err
+}
+
+// DiskSize returns the size of the file system that holds dir, or its nearest parent that
+// exists.
+func DiskSize(dir string) (uint64, error) {
+	for {
+		n, err := diskSize(dir)
+		if !errors.Is(err, os.ErrNotExist) || filepath.Dir(dir) == dir {
+			return n, err
+		}
+		dir = filepath.Dir(dir)
+	}
+}
