@@ -11,9 +11,17 @@ type column struct {
 	name   string
 	value  func(p *Phase) (float64, bool) // false: the phase has none
 	format func(v float64) string
-	// higher tells which way is better: more of it, or less.
-	higher bool
+	better direction
 }
+
+// direction tells which way a figure is better.
+type direction uint8
+
+const (
+	neither direction = iota
+	more
+	less
+)
 
 func rate(get func(p *Phase) float64) func(p *Phase) (float64, bool) {
 	return func(p *Phase) (float64, bool) { v := get(p); return v, v > 0 }
@@ -47,24 +55,24 @@ var (
 )
 
 var columns = []column{
-	{"publish/s", rate(func(p *Phase) float64 { return p.PublishRate }), count, true},
-	{"confirm/s", rate(func(p *Phase) float64 { return p.ConfirmRate }), count, true},
-	{"deliver/s", rate(func(p *Phase) float64 { return p.DeliverRate }), count, true},
-	{"deliver MiB/s", rate(func(p *Phase) float64 { return p.DeliverMiB }), decimal, true},
-	{"op/s", rate(func(p *Phase) float64 { return p.OperationRate }), count, true},
-	{"confirm p50 µs", latency(confirmOf, p50), count, false},
-	{"confirm p99 µs", latency(confirmOf, p99), count, false},
-	{"end-to-end p50 µs", latency(endToEndOf, p50), count, false},
-	{"end-to-end p99 µs", latency(endToEndOf, p99), count, false},
-	{"end-to-end p99.9 µs", latency(endToEndOf, p999), count, false},
-	{"op p50 µs", latency(operateOf, p50), count, false},
-	{"op p99 µs", latency(operateOf, p99), count, false},
-	{"CPU µs/unit", cost(func(c *Cost) float64 { return c.CPU }), decimal, false},
-	{"kernel share", cost(func(c *Cost) float64 { return c.KernelShare }), decimal, false},
-	{"cores", cost(func(c *Cost) float64 { return c.Cores }), decimal, false},
-	{"RSS MiB", cost(func(c *Cost) float64 { return float64(c.RSSMax) / (1 << 20) }), decimal, false},
-	{"written MiB", cost(func(c *Cost) float64 { return float64(c.WrittenBytes) / (1 << 20) }), decimal, false},
-	{"generator CPU µs/unit", func(p *Phase) (float64, bool) { return p.GeneratorCPU, p.GeneratorCPU > 0 }, decimal, false},
+	{"publish/s", rate(func(p *Phase) float64 { return p.PublishRate }), count, more},
+	{"confirm/s", rate(func(p *Phase) float64 { return p.ConfirmRate }), count, more},
+	{"deliver/s", rate(func(p *Phase) float64 { return p.DeliverRate }), count, more},
+	{"deliver MiB/s", rate(func(p *Phase) float64 { return p.DeliverMiB }), decimal, more},
+	{"op/s", rate(func(p *Phase) float64 { return p.OperationRate }), count, more},
+	{"confirm p50 µs", latency(confirmOf, p50), count, less},
+	{"confirm p99 µs", latency(confirmOf, p99), count, less},
+	{"end-to-end p50 µs", latency(endToEndOf, p50), count, less},
+	{"end-to-end p99 µs", latency(endToEndOf, p99), count, less},
+	{"end-to-end p99.9 µs", latency(endToEndOf, p999), count, less},
+	{"op p50 µs", latency(operateOf, p50), count, less},
+	{"op p99 µs", latency(operateOf, p99), count, less},
+	{"CPU µs/unit", cost(func(c *Cost) float64 { return c.CPU }), decimal, less},
+	{"kernel share", cost(func(c *Cost) float64 { return c.KernelShare }), decimal, neither},
+	{"cores", cost(func(c *Cost) float64 { return c.Cores }), decimal, neither},
+	{"RSS MiB", cost(func(c *Cost) float64 { return float64(c.RSSMax) / (1 << 20) }), decimal, less},
+	{"written MiB", cost(func(c *Cost) float64 { return float64(c.WrittenBytes) / (1 << 20) }), decimal, less},
+	{"generator CPU µs/unit", func(p *Phase) (float64, bool) { return p.GeneratorCPU, p.GeneratorCPU > 0 }, decimal, neither},
 }
 
 // count renders a number whose digits after the point do not matter.
@@ -171,7 +179,11 @@ func rows(b *strings.Builder, name string, first, second []Result) {
 				continue
 			}
 			mx, my := median(x), median(y)
-			markX, markY := marks(x, y, c.higher)
+			better := c.better
+			if first[0].Scenario.Rate > 0 && better == more {
+				better = neither // the rate was given
+			}
+			markX, markY := marks(x, y, better)
 			ratio := "–"
 			if my != 0 {
 				ratio = decimal(mx / my)
@@ -215,12 +227,12 @@ func cell(v []float64, c column) string {
 }
 
 // marks returns a mark for the side whose worst round is better than the best of the other.
-func marks(x, y []float64, higher bool) (string, string) {
+func marks(x, y []float64, better direction) (string, string) {
 	const mark = " ✔"
 	switch {
-	case overlap(x, y):
+	case better == neither || overlap(x, y):
 		return "", ""
-	case (slices.Min(x) > slices.Max(y)) == higher:
+	case (slices.Min(x) > slices.Max(y)) == (better == more):
 		return mark, ""
 	}
 	return "", mark

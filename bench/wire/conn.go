@@ -29,7 +29,7 @@ var ErrClosed = errors.New("wire: connection closed")
 
 // Conn is a connection to a broker.
 type Conn struct {
-	sock     stream
+	sock     io.ReadWriteCloser
 	closed   atomic.Bool
 	frameMax uint32
 	server   amqp.Table
@@ -41,12 +41,6 @@ type Conn struct {
 	filled     bool // the last read took all the room there was
 	body       uint64
 	delivery   Event
-}
-
-// stream is a socket; Shutdown makes blocked reads and writes return.
-type stream interface {
-	io.ReadWriteCloser
-	Shutdown() error
 }
 
 // Address returns the host:port of an amqp URL, with the default port if it has none.
@@ -76,11 +70,7 @@ func Open(u *url.URL, name string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	sock, err := newStream(tcp.(*net.TCPConn))
-	if err != nil {
-		return nil, err
-	}
-	c := &Conn{sock: sock, frameMax: defaultFrameMax, buf: make([]byte, minBuffer)}
+	c := &Conn{sock: tcp, frameMax: defaultFrameMax, buf: make([]byte, minBuffer)}
 	if err := c.handshake(u, name); err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("wire: %s: %w", u.Redacted(), err)
@@ -227,7 +217,6 @@ func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	_ = c.sock.Shutdown() // the error of a peer that was faster says nothing
 	return c.sock.Close()
 }
 

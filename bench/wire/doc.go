@@ -5,8 +5,8 @@
 // heartbeat, no reconnection, no TLS, and no copy of a message. Publishes are encoded
 // once, before the clock runs, and written many at a time (Batch); deliveries and
 // confirms are taken out of the read buffer one by one (Conn.Next) after a single read
-// filled it. On Unix the sockets are put in blocking mode, so a connection that waits costs
-// a thread but none of the poller's system calls, and wakes without a detour.
+// filled it. Sockets in blocking mode were tried instead of Go's poller and cost as much or more: the
+// runtime watches threads that wait in the kernel, and hands their work over each time.
 //
 // A Conn may be written by one goroutine and read by another; Close may be called from any.
 // Open, Call and Server are for the time before that, while one goroutine owns it.

@@ -30,7 +30,6 @@ func (d *dribble) Read(p []byte) (int, error) {
 
 func (d *dribble) Write(p []byte) (int, error) { return d.out.Write(p) }
 func (d *dribble) Close() error                { return nil }
-func (d *dribble) Shutdown() error             { return nil }
 
 func events(t *testing.T, in []byte, n int) (list []Event, err error) {
 	t.Helper()
@@ -237,7 +236,7 @@ func serveOne(l net.Listener) error {
 	if _, err := io.ReadFull(c, head); err != nil || string(head) != amqp.ProtocolHeader {
 		return fmt.Errorf("header %q, %v", head, err)
 	}
-	srv := &Conn{sock: dribbleConn{c}, frameMax: 8192, buf: make([]byte, 64)}
+	srv := &Conn{sock: c, frameMax: 8192, buf: make([]byte, 64)}
 	say := func(channel uint16, m amqp.Method) { _, _ = c.Write(amqp.AppendMethod(nil, channel, m)) }
 	say(0, &amqp.ConnectionStart{
 		VersionMinor: 9, ServerProperties: amqp.Table{{Name: "product", Value: amqp.String("fake")}},
@@ -267,7 +266,3 @@ func serveOne(l net.Listener) error {
 	}
 	return nil
 }
-
-type dribbleConn struct{ net.Conn }
-
-func (dribbleConn) Shutdown() error { return nil }
