@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ Run "bench run -h" for the flags.
 
 func main() {
 	if err := command(os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		if err != flag.ErrHelp { //nolint:errorlint // returned as it is
+		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
 		os.Exit(1)

@@ -25,7 +25,6 @@ type fakeBroker struct {
 	consumers []*fakeConn
 	waiting   [][]byte // bodies
 	next      int
-	open      int // connections
 }
 
 type fakeConn struct {

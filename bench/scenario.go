@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -176,14 +177,14 @@ func (s *Scenario) setOne(key, value string) (err error) {
 	case ints[key] != nil:
 		*ints[key], err = strconv.Atoi(value)
 		if err == nil && *ints[key] < 0 {
-			err = fmt.Errorf("negative")
+			err = errors.New("negative")
 		}
 	case bools[key] != nil:
 		*bools[key], err = strconv.ParseBool(value)
 	case texts[key] != nil:
 		*texts[key] = value
 	default:
-		err = fmt.Errorf("no such key")
+		err = errors.New("no such key")
 	}
 	return err
 }

@@ -14,7 +14,8 @@ import (
 // and "any-with-x" skip x-match alone. A condition with a void value holds if the header
 // is present, any other if the header has an equal value (amqp.Value.Equal: integers of
 // any width are equal if their numbers are, a longstr equals a binary of the same bytes,
-// other types only themselves). Without conditions "all" matches every message and "any"
+// other types only themselves; a timestamp too, where RabbitMQ 4 takes the one in a binding
+// for an integer and finds the one in a message never equal). Without conditions "all" matches every message and "any"
 // none.
 //
 // # Index

@@ -62,6 +62,8 @@ func TestHeadersMatch(t *testing.T) {
 		{"longstr and binary", match("all", field("a", str("bytes"))), amqp.Table{field("a", amqp.Binary([]byte("bytes")))}, true},
 		{"floats of different width", match("all", field("a", amqp.Float64(0.5))), amqp.Table{field("a", amqp.Float32(0.5))}, true},
 		{"integer is not a float", match("all", field("a", i64(1))), amqp.Table{field("a", amqp.Float64(1))}, false},
+		{"timestamps", match("all", field("a", amqp.Timestamp(5))), amqp.Table{field("a", amqp.Timestamp(5))}, true},
+		{"timestamp is not an integer", match("all", field("a", amqp.Timestamp(5))), amqp.Table{field("a", i64(5))}, false},
 		{"empty value", match("all", field("a", str(""))), amqp.Table{field("a", str(""))}, true},
 		{"name and value are not confused", match("all", field("ab", str("c"))), amqp.Table{field("a", str("bc"))}, false},
 		{"first of repeated headers counts", match("all", field("a", i64(2))), amqp.Table{field("a", i64(1)), field("a", i64(2))}, false},
