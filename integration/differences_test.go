@@ -90,6 +90,27 @@ var differences = []difference{
 		why:    "the developer of the client sees what is wrong",
 		shown:  func(target) bool { return true },
 	},
+	{
+		id:     "exclusive-release",
+		rabbit: "4.0 and later may answer connection.close a moment before the exclusive queues are gone",
+		settmq: "they are gone before connection.close-ok",
+		why:    "a client that reconnects can declare them again at once",
+		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
+	},
+	{
+		id:     "queue-arguments",
+		rabbit: "serves TTL, expiry, length limits, dead-lettering, priorities and single active consumers",
+		settmq: "refuses the arguments it does not serve yet with 406",
+		why:    "an argument that is accepted must have its effect",
+		shown:  func(target) bool { return true },
+	},
+	{
+		id:     "direct-reply-to",
+		rabbit: "serves amq.rabbitmq.reply-to and says so in its capabilities",
+		settmq: "does neither yet",
+		why:    "a capability that is advertised must be there",
+		shown:  func(target) bool { return true },
+	},
 }
 
 func (b target) atLeast(major, minor, patch int) bool {

@@ -235,7 +235,7 @@ func TestTransientSharedQueueDoesNotSurvive(t *testing.T) {
 func TestTopologySurvives(t *testing.T) {
 	var direct, topic, headers, inner, alternate, q, qa, deleted, unbound string
 	lives(t, func(t *testing.T, ch *amqp.Channel, names *durableNames) {
-		q, qa = names.queue(t, ch, "q", true, amqp.Table{"x-max-length": int32(100)}), names.queue(t, ch, "alternate", true, nil)
+		q, qa = names.queue(t, ch, "q", true, amqp.Table{"x-queue-type": "classic"}), names.queue(t, ch, "alternate", true, nil)
 		deleted, unbound = names.queue(t, ch, "deleted", true, nil), names.queue(t, ch, "unbound", true, nil)
 		alternate = names.exchange(t, ch, "fanout", true, nil)
 		direct = names.exchange(t, ch, "direct", true, amqp.Table{"alternate-exchange": alternate})
@@ -267,10 +267,27 @@ func TestTopologySurvives(t *testing.T) {
 		wantBodies(t, ch, unbound)
 		gone(t, names.url, "queue", deleted)
 		// Properties and arguments are those of the first declaration.
-		_, err := ch.QueueDeclare(q, true, false, false, false, amqp.Table{"x-max-length": int32(100)})
+		_, err := ch.QueueDeclare(q, true, false, false, false, nil)
 		must(t, err)
 		must(t, ch.ExchangeDeclare(direct, "direct", true, false, false, false, amqp.Table{"alternate-exchange": alternate}))
 		must(t, ch.ExchangeDeclare(inner, "fanout", true, false, true, false, nil))
+	})
+}
+
+func TestQueueArgumentsSurvive(t *testing.T) {
+	var q string
+	args := amqp.Table{"x-max-length": int32(2)}
+	lives(t, func(t *testing.T, ch *amqp.Channel, names *durableNames) {
+		q = nameFor(t, "q")
+		_, err := ch.QueueDeclare(q, true, false, false, false, args)
+		skipNotServed(t, err)
+		must(t, err)
+		names.queues = append(names.queues, q)
+	}, func(t *testing.T, ch *amqp.Channel, _ *durableNames) {
+		_, err := ch.QueueDeclare(q, true, false, false, false, args)
+		must(t, err)
+		publish(t, ch, "", q, "1", "2", "3")
+		wantBodies(t, ch, q, "2", "3")
 	})
 }
 

@@ -165,7 +165,6 @@ func TestQueueArgumentRefusals(t *testing.T) {
 
 func TestQueueRedeclareIsEquivalent(t *testing.T) {
 	t.Parallel()
-	ch := open(t)
 	for _, c := range []struct {
 		name         string
 		first, again amqp.Table
@@ -177,16 +176,22 @@ func TestQueueRedeclareIsEquivalent(t *testing.T) {
 		{"queue type spelt out", nil, amqp.Table{"x-queue-type": "classic"}},
 		{"queue type left out", amqp.Table{"x-queue-type": "classic"}, nil},
 	} {
-		q := sharedQueue(t, ch, c.first)
-		publish(t, ch, "", q, "m")
-		wantReady(t, ch, q, 1)
-		again, err := ch.QueueDeclare(q, true, false, false, false, c.again)
-		if err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-		if again.Messages != 1 || again.Consumers != 0 {
-			t.Fatalf("%s: declare-ok counts %d messages, %d consumers", c.name, again.Messages, again.Consumers)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ch := open(t)
+			q := nameFor(t, "q")
+			removeQueue(t, q)
+			_, err := ch.QueueDeclare(q, true, false, false, false, c.first)
+			skipNotServed(t, err)
+			must(t, err)
+			publish(t, ch, "", q, "m")
+			wantReady(t, ch, q, 1)
+			again, err := ch.QueueDeclare(q, true, false, false, false, c.again)
+			must(t, err)
+			if again.Messages != 1 || again.Consumers != 0 {
+				t.Fatalf("declare-ok counts %d messages, %d consumers", again.Messages, again.Consumers)
+			}
+		})
 	}
 }
 
@@ -327,6 +332,7 @@ func TestExclusiveQueueGoesWithItsConnection(t *testing.T) {
 		must(t, owner.Close())
 
 		// Gone before close-ok: the name is free for the next connection at once.
+		awaitRelease(t, q)
 		next := open(t)
 		declared, err := next.QueueDeclare(q, durable, false, true, false, nil)
 		must(t, err)
@@ -480,6 +486,36 @@ func TestQueueDelete(t *testing.T) {
 	})
 }
 
+// A check that fails must not have changed anything.
+func TestRefusedDeleteLeavesTheQueueAlone(t *testing.T) {
+	t.Parallel()
+	conn := dial(t)
+	ch := channel(t, conn)
+	q := sharedQueue(t, ch, nil)
+	bind(t, ch, q, q, "amq.direct", nil)
+	prefetch(t, ch, 1, false)
+	deliveries := consume(t, ch, q, "", nil)
+	publish(t, ch, "amq.direct", q, "1", "2")
+	first := wantDelivery(t, deliveries, "1", false)
+	wantReady(t, ch, q, 1)
+	for _, flags := range [][2]bool{{false, true}, {true, false}} {
+		_, err := channel(t, conn).QueueDelete(q, flags[0], flags[1], false)
+		if e := amqpError(t, err); e.Code != amqp.PreconditionFailed {
+			t.Fatal(err)
+		}
+		publish(t, ch, "amq.direct", q, "more")
+		declared, err := ch.QueueDeclare(q, true, false, false, false, nil)
+		must(t, err)
+		if declared.Consumers != 1 {
+			t.Fatalf("%d consumers", declared.Consumers)
+		}
+	}
+	ack(t, first, false)
+	ack(t, wantDelivery(t, deliveries, "2", false), false)
+	ack(t, wantDelivery(t, deliveries, "more", false), false)
+	wantDelivery(t, deliveries, "more", false)
+}
+
 func TestPurgeLeavesUnacknowledgedMessages(t *testing.T) {
 	t.Parallel()
 	ch := open(t)
@@ -562,16 +598,14 @@ func TestAcceptedQueueArgumentsAreEnforced(t *testing.T) {
 	})
 	t.Run("x-dead-letter-exchange", func(t *testing.T) {
 		t.Parallel()
-		ch, q := declare(t, amqp.Table{"x-dead-letter-exchange": "amq.fanout-not-there"})
+		target := nameFor(t, "target")
+		ch, q := declare(t, amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target})
+		_, err := ch.QueueDeclare(target, false, false, true, false, nil)
+		must(t, err)
 		publish(t, ch, "", q, "m")
 		nack(t, get(t, ch, q, false), false, false)
-		target := privateQueue(t, ch, nil)
-		ch, q = declare(t, amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target})
-		publish(t, ch, "", q, "m")
-		nack(t, get(t, ch, q, false), false, false)
-		admin := open(t)
-		_ = admin
-		wantReady(t, ch, q, 0)
+		wantReady(t, ch, target, 1)
+		wantBodies(t, ch, q)
 	})
 	t.Run("x-single-active-consumer", func(t *testing.T) {
 		t.Parallel()
