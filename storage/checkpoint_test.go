@@ -2,13 +2,15 @@ package storage
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
 // expect checks that exactly the given messages live in q, in order, with their bodies.
-func expect(t *testing.T, q *Queue, want map[uint64][]byte) {
+func expect(t tb, q *Queue, want map[uint64][]byte) {
 	t.Helper()
 	items := readAll(t, q, 0)
 	last := uint64(0)
@@ -34,7 +36,7 @@ func expect(t *testing.T, q *Queue, want map[uint64][]byte) {
 }
 
 // runCheckpoint moves everything that is synced now out of the journal.
-func runCheckpoint(t testing.TB, s *Store) {
+func runCheckpoint(t tb, s *Store) {
 	t.Helper()
 	q, c := createQueue(t, s), newConfirms()
 	from := s.lastSynced()
@@ -51,7 +53,7 @@ func runCheckpoint(t testing.TB, s *Store) {
 }
 
 // keys counts the keys of a table of the state database.
-func keys(t testing.TB, s *Store, table byte) (n int) {
+func keys(t tb, s *Store, table byte) (n int) {
 	t.Helper()
 	err := s.state.scan([]byte{table}, false, func(_, _ []byte) error { n++; return nil })
 	if err != nil {
@@ -229,6 +231,48 @@ func TestFanOutIsStoredOnce(t *testing.T) {
 func journalUsed(s *Store) (n int64) {
 	for _, seg := range s.journal.Segments() {
 		n += seg.Used
+	}
+	return n
+}
+
+func TestDrainedBacklogGivesItsSpaceBack(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	s := mustOpen(t, o)
+	defer mustClose(t, s)
+	q := createQueue(t, s)
+	c := newConfirms()
+	const n = 1200
+	for i := range uint64(n) {
+		publish(t, s, c, i, i, bodyOf(1, i, 40_000), q)
+	}
+	c.wait(t, n)
+	runCheckpoint(t, s)
+	full := valueLogBytes(t, o.Dir)
+	if full < n*40_000/2 {
+		t.Fatalf("value logs of only %d bytes", full)
+	}
+	q.SettleRange(0, n-100)
+	runCheckpoint(t, s)
+	runCheckpoint(t, s)
+	if left := valueLogBytes(t, o.Dir); left > full*2/3 {
+		t.Fatalf("%d of %d bytes are left after draining", left, full)
+	}
+	if items := readAll(t, q, 0); len(items) != 100 || !bytes.Equal(items[0].Message.Body, bodyOf(1, n-100, 40_000)) {
+		t.Fatal("wrong messages after reclaim")
+	}
+}
+
+// valueLogBytes is the disk space of Badger's value logs.
+func valueLogBytes(t tb, dir string) (n int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "state", "*.vlog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			n += info.Size()
+		}
 	}
 	return n
 }

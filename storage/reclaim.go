@@ -1,4 +1,141 @@
 package storage
 
-// reclaimIfNeeded gives back the space of deleted values.
-func (s *Store) reclaimIfNeeded(idle bool) error { return nil }
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Badger gives value log space back only after compaction has met the tombstones, and only when
+// asked. Left alone, a drained backlog keeps its space for ever.
+
+const (
+	fillerSize   = 3 << 10 // below valueInline, so that it fills the memtable
+	flushTimeout = 30 * time.Second
+)
+
+// reclaimTrigger is how many deleted bytes make a reclaim worth its cost.
+func (s *Store) reclaimTrigger(idle bool) uint64 {
+	switch {
+	case s.opts.Small:
+		return 8 << 20
+	case idle:
+		return 64 << 20
+	}
+	// A quarter of what is stored, so that the work stays proportional to what was deleted.
+	_, values := s.state.db.Size()
+	return max(256<<20, uint64(max(values, 0))/4)
+}
+
+// reclaimIfNeeded gives back the space of deleted values. Called by the checkpointer only.
+func (s *Store) reclaimIfNeeded(idle bool) error {
+	if s.reclaimable < s.reclaimTrigger(idle) || !s.spaceForCheckpoint() {
+		return nil
+	}
+	start := time.Now()
+	bytes := s.reclaimable
+	s.reclaimable = 0
+	n, err := s.state.reclaim(s.stop)
+	s.log.Debug().Err(err).Uint64("bytes", bytes).Int("count", n).Dur("dur", time.Since(start)).Msg("reclaimed value logs")
+	if errors.Is(err, errClosing) {
+		return nil
+	}
+	return err
+}
+
+// reclaim rewrites value log files that are at least half dead and returns how many.
+func (d *stateDB) reclaim(stop <-chan struct{}) (files int, err error) {
+	if err := d.rotate(stop); err != nil {
+		return 0, err
+	}
+	if err := d.db.Flatten(1); err != nil {
+		return 0, fmt.Errorf("storage: reclaim: %w", err)
+	}
+	// Badger deletes a rewritten file without syncing the moved values first. While an iterator is
+	// open it only notes the deletion: the barrier comes before the iterator is closed.
+	fence := d.reader()
+	defer fence.close()
+	for {
+		err := d.db.RunValueLogGC(0.5)
+		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
+			break
+		}
+		if err != nil {
+			return files, fmt.Errorf("storage: reclaim: %w", err)
+		}
+		files++
+	}
+	return files, d.barrier("reclaim")
+}
+
+// rotate writes filler until the memtable is flushed: only tables take part in compaction.
+func (d *stateDB) rotate(stop <-chan struct{}) error {
+	before, err := d.memtables()
+	if err != nil {
+		return err
+	}
+	current := before[len(before)-1]
+	filler := make([]byte, fillerSize)
+	for i := 1; ; i++ {
+		err := d.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{keyFiller}, filler) })
+		if err != nil {
+			return fmt.Errorf("storage: reclaim: %w", err)
+		}
+		if i%128 != 0 {
+			continue
+		}
+		now, err := d.memtables()
+		if err != nil {
+			return err
+		}
+		if now[len(now)-1] != current {
+			break
+		}
+	}
+	if err := d.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte{keyFiller}) }); err != nil {
+		return fmt.Errorf("storage: reclaim: %w", err)
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(flushTimeout); ; {
+		if _, err := os.Lstat(current); errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-stop:
+			return errClosing
+		case now := <-poll.C:
+			if now.After(deadline) {
+				return nil // tried again later
+			}
+		}
+	}
+}
+
+// memtables lists the logs of Badger's memtables, oldest first; the last one is written to.
+func (d *stateDB) memtables() (paths []string, err error) {
+	entries, err := os.ReadDir(d.dir)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".mem") {
+			paths = append(paths, filepath.Join(d.dir, e.Name()))
+		}
+	}
+	if err == nil && len(paths) == 0 {
+		err = errors.New("no memtable log")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage: reclaim: %w", err)
+	}
+	// Numbers have leading zeros up to five digits.
+	slices.SortFunc(paths, func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	return paths, nil
+}

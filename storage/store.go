@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -52,7 +53,9 @@ type Options struct {
 	// SyncDelay is slept before every sync of the journal: an injected slow disk.
 	SyncDelay time.Duration
 
-	afterBarrier func(step string) // test hook: what was written to Badger so far is durable
+	// Seams of this package's tests.
+	afterBarrier func(step string) // what was written to Badger so far is durable
+	journalDir   string            // instead of Dir/journal
 }
 
 // Loss is something that AcceptLoss gave up.
@@ -217,7 +220,7 @@ func (s *Store) open() (err error) {
 	}
 	s.journal, err = journal.Open(journal.Options{
 		FS:          s.opts.FS,
-		Dir:         filepath.Join(s.opts.Dir, "journal"),
+		Dir:         cmp.Or(s.opts.journalDir, filepath.Join(s.opts.Dir, "journal")),
 		SegmentSize: s.opts.JournalSegment,
 		AcceptLoss:  s.opts.AcceptLoss,
 	})

@@ -12,6 +12,14 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// tb is what helpers need of a *testing.T or *rapid.T.
+type tb interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
+
 // testOptions are small everything, logging through t.
 func testOptions(t testing.TB, dir string) Options {
 	return Options{
@@ -25,7 +33,7 @@ func testOptions(t testing.TB, dir string) Options {
 	}
 }
 
-func mustOpen(t testing.TB, o Options) *Store {
+func mustOpen(t tb, o Options) *Store {
 	t.Helper()
 	s, err := Open(o)
 	if err != nil {
@@ -34,7 +42,7 @@ func mustOpen(t testing.TB, o Options) *Store {
 	return s
 }
 
-func mustClose(t testing.TB, s *Store) {
+func mustClose(t tb, s *Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatalf("close: %v", err)
@@ -42,7 +50,7 @@ func mustClose(t testing.TB, s *Store) {
 }
 
 // createQueue makes a durable queue.
-func createQueue(t testing.TB, s *Store) *Queue {
+func createQueue(t tb, s *Store) *Queue {
 	t.Helper()
 	id := s.NextID()
 	if err := s.Apply(Change{CreateQueues: []uint64{id}}).Wait(); err != nil {
@@ -72,7 +80,7 @@ func (c *confirms) Confirm(seqs []uint64) {
 }
 
 // wait blocks until n confirms came.
-func (c *confirms) wait(t testing.TB, n int) {
+func (c *confirms) wait(t tb, n int) {
 	t.Helper()
 	deadline := time.AfterFunc(11*time.Second, c.cond.Broadcast)
 	defer deadline.Stop()
@@ -94,7 +102,7 @@ func (c *confirms) has(seq uint64) bool {
 }
 
 // publish appends one message to the queues and returns it.
-func publish(t testing.TB, s *Store, c *confirms, confirmSeq, seq uint64, body []byte, queues ...*Queue) *Message {
+func publish(t tb, s *Store, c *confirms, confirmSeq, seq uint64, body []byte, queues ...*Queue) *Message {
 	t.Helper()
 	m := &Message{Exchange: "ex", RoutingKey: fmt.Sprintf("key%d", seq%3), Properties: []byte{0x10, 0, 2}, Body: body}
 	if c != nil {
@@ -121,7 +129,7 @@ func bodyOf(q, seq uint64, size int) []byte {
 }
 
 // readAll reads everything live from `from` on.
-func readAll(t testing.TB, q *Queue, from uint64) []Stored {
+func readAll(t tb, q *Queue, from uint64) []Stored {
 	t.Helper()
 	var all []Stored
 	for {
