@@ -91,6 +91,13 @@ var differences = []difference{
 		shown:  func(target) bool { return true },
 	},
 	{
+		id:     "tune-zero",
+		rabbit: "refuses a connection.tune-ok with 0, no limit, where it proposed a limit",
+		settmq: "takes 0 for its proposal",
+		why:    "a client that sets no limit of its own accepts the broker's",
+		shown:  func(target) bool { return true },
+	},
+	{
 		id:     "exclusive-release",
 		rabbit: "4.0 and later may answer connection.close a moment before the exclusive queues are gone",
 		settmq: "they are gone before connection.close-ok",
