@@ -131,6 +131,9 @@ func (c *cursor) finish(id MethodID, args []byte) error {
 
 //go:noinline
 func decodeFailure(err *Error, id MethodID, args []byte) *Error {
+	if err == errUTF8 {
+		return err // RabbitMQ names no method here
+	}
 	if err != nil && err != errShort {
 		return err.For(id)
 	}

@@ -141,15 +141,17 @@ func snippet(f Frame) string {
 	return fmt.Sprintf("type %d, %s = %s", f.Type, what, appendBinary(nil, string(shown)))
 }
 
-// cutText returns s as it can stand in a short string: valid UTF-8 of at most 255 bytes, ending on a rune.
+// cutText returns s as it can stand in a short string: valid UTF-8 of at most 255 bytes. What is cut ends
+// on a rune and with three dots, as RabbitMQ's texts do.
 func cutText(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= MaxShortString {
 		return s
 	}
-	end := MaxShortString
+	const dots = "..."
+	end := MaxShortString - len(dots)
 	for !utf8.RuneStart(s[end]) {
 		end--
 	}
-	return s[:end]
+	return s[:end] + dots
 }

@@ -68,10 +68,10 @@ func TestReplyTextIsCutOnARune(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"short", "short"},
 		{strings.Repeat("a", 255), strings.Repeat("a", 255)},
-		{strings.Repeat("a", 256), strings.Repeat("a", 255)},
-		{strings.Repeat("a", 254) + "é", strings.Repeat("a", 254)},
+		{strings.Repeat("a", 256), strings.Repeat("a", 252) + "..."},
+		{strings.Repeat("a", 251) + "éééé", strings.Repeat("a", 251) + "..."},
 		{strings.Repeat("a", 253) + "é", strings.Repeat("a", 253) + "é"},
-		{strings.Repeat("a", 252) + "\U0001F407", strings.Repeat("a", 252)},
+		{strings.Repeat("a", 250) + "\U0001F407\U0001F407", strings.Repeat("a", 250) + "..."},
 		{"bad \xff name", "bad \uFFFD name"},
 	} {
 		var m ChannelClose

@@ -192,7 +192,7 @@ func TestMalformedUTF8IsRefusedWhereRabbitMQDoes(t *testing.T) {
 			continue
 		}
 		wantError(t, err, 501, "FRAME_ERROR - Malformed UTF-8 in shortstr")
-		if e := err.(*Error); e.Class != c.m.ID().Class() || e.Method != c.m.ID().Method() {
+		if e := err.(*Error); e.Class != 0 || e.Method != 0 { // RabbitMQ names no method here
 			t.Errorf("%s: error is for %d.%d", c.m.ID(), e.Class, e.Method)
 		}
 	}
