@@ -62,17 +62,20 @@ func (v *VHost) Unbind(a Actor, s BindingSpec) *amqp.Error {
 		return err
 	}
 	v.mu.Lock()
-	b, err := v.resolveLocked(a, s)
+	b, err := v.resolveLocked(System{}, s)
 	if err != nil {
 		v.mu.Unlock()
-		if err.Code == amqp.ReplyNotFound {
-			return nil
-		}
-		return err
+		return nil
 	}
 	var c storage.Change
 	id := b.id()
 	if have, exists := b.Source.outbound[id]; exists {
+		if q, ok := have.Destination.(*queue.Queue); ok {
+			if err := v.checkOwner(a, q); err != nil {
+				v.mu.Unlock()
+				return err
+			}
+		}
 		v.removeBindingLocked(id, have, &c)
 	}
 	ticket := v.applyLocked(c)

@@ -98,7 +98,7 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 
 // checkOwner refuses an exclusive queue to every connection but its owner's.
 func (v *VHost) checkOwner(a Actor, q *queue.Queue) *amqp.Error {
-	if q.Exclusive() && q.Owner != a.ConnectionID() {
+	if _, system := a.(System); !system && q.Exclusive() && q.Owner != a.ConnectionID() {
 		return v.locked(q.Name)
 	}
 	return nil

@@ -274,17 +274,27 @@ func (c *conn) fail(err *amqp.Error) {
 	}
 	event.Uint16("code", err.Code).Str("method", amqp.MethodID(uint32(err.Class)<<16|uint32(err.Method)).String()).Msg(err.Text)
 	c.reason = err.Text
-	wait := closeTimeout
-	if hb := time.Duration(c.heartbeat.Load()); hb > 0 {
-		wait = min(wait, hb)
-	}
-	if c.state < running {
-		wait = failureDelay
-	}
-	c.state = closing
+	wait := c.closeWait()
 	c.release()
+	c.awaitClose(wait)
 	c.out.method(0, err.ConnectionClose(), &c.wakes)
 	c.wakes.Flush()
+}
+
+// closeWait is how long the peer has to end a closed connection.
+func (c *conn) closeWait() time.Duration {
+	if c.state < running {
+		return failureDelay
+	}
+	if hb := time.Duration(c.heartbeat.Load()); hb > 0 {
+		return min(closeTimeout, hb)
+	}
+	return closeTimeout
+}
+
+// awaitClose makes the connection hear nothing but the close handshake, for so long.
+func (c *conn) awaitClose(wait time.Duration) {
+	c.state = closing
 	c.heartbeat.Store(0)
 	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
 }
@@ -292,9 +302,21 @@ func (c *conn) fail(err *amqp.Error) {
 // broken ends a connection whose bytes make no sense any more: the error is sent, nothing
 // more is understood, and the socket closed when the client has closed it or a little later.
 func (c *conn) broken(err *amqp.Error) {
+	if c.state < wantOpen {
+		c.brokenHandshake(err)
+		return
+	}
 	c.fail(err)
-	c.state = closing
 	c.drain()
+}
+
+// brokenHandshake is broken before tune-ok, when RabbitMQ says nothing.
+func (c *conn) brokenHandshake(err *amqp.Error) {
+	if c.state >= wantOpen {
+		c.fail(err)
+		return
+	}
+	c.drop(err.Text)
 }
 
 // drop ends a connection without a word, after the delay that failures get.

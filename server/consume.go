@@ -143,15 +143,17 @@ func (ch *channel) qos(m *amqp.BasicQos) *amqp.Error {
 	if m.PrefetchSize != 0 {
 		return amqp.NotImplemented("prefetch_size!=0 (%d)", m.PrefetchSize)
 	}
+	limit := 0 // a limit for each consumer takes the channel's away
 	if m.Global {
-		ch.mu.Lock()
-		ch.channelLimit = int(m.PrefetchCount)
-		ch.mu.Unlock()
-		ch.unparkAll()
+		limit = int(m.PrefetchCount)
 	} else {
 		ch.prefetch = uint32(m.PrefetchCount)
 	}
-	ch.reply(&amqp.BasicQosOk{})
+	ch.mu.Lock()
+	ch.channelLimit = limit
+	ch.mu.Unlock()
+	ch.reply(&amqp.BasicQosOk{}) // before the deliveries that it makes possible
+	ch.unparkAll()
 	return nil
 }
 

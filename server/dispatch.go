@@ -27,10 +27,6 @@ func (c *conn) handleFrame(f amqp.Frame) {
 		}
 		c.lastChannel = ch
 	}
-	if ch.closing {
-		c.closingChannelFrame(ch, f)
-		return
-	}
 	var err *amqp.Error
 	switch f.Type {
 	case amqp.FrameMethod:
@@ -66,7 +62,7 @@ func (c *conn) handshakeFrame(f amqp.Frame) {
 	}
 	m, err := amqp.ParseMethod(f.Payload)
 	if err != nil {
-		c.broken(protocolError(err))
+		c.brokenHandshake(protocolError(err))
 		return
 	}
 	c.handshakeMethod(m)
@@ -102,9 +98,8 @@ func (c *conn) closedByClient(m *amqp.ConnectionClose) {
 		c.log.Warn().Uint16("code", m.ReplyCode).Str("text", m.ReplyText).Msg("client closed the connection with an error")
 	}
 	c.release()
+	c.awaitClose(c.closeWait())
 	c.out.method(0, &amqp.ConnectionCloseOk{}, &c.wakes)
-	c.wakes.Flush()
-	c.drain()
 }
 
 // closingFrame: after connection.close was sent only the close handshake is heard.
@@ -124,7 +119,7 @@ func (c *conn) closingFrame(f amqp.Frame) {
 // unopenedFrame is a frame on a channel that is not open: channel.open, or a mistake.
 func (c *conn) unopenedFrame(f amqp.Frame) {
 	if f.Type != amqp.FrameMethod {
-		c.fail(amqp.ChannelError("expected 'channel.open'"))
+		c.fail(amqp.UnexpectedFrame("expected method frame, got non method frame instead"))
 		return
 	}
 	m, err := amqp.ParseMethod(f.Payload)
@@ -132,16 +127,12 @@ func (c *conn) unopenedFrame(f amqp.Frame) {
 		c.fail(protocolError(err))
 		return
 	}
-	switch m.(type) {
-	case *amqp.ChannelOpen:
-	case *amqp.ChannelCloseOk:
-		return // late, after both sides closed
-	default:
+	if _, ok := m.(*amqp.ChannelOpen); !ok {
 		c.fail(amqp.ChannelError("expected 'channel.open'").For(m.ID()))
 		return
 	}
 	if len(c.channels) >= int(c.channelMax) {
-		c.fail(amqp.NotAllowed("number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.channels), c.channelMax).For(m.ID()))
+		c.fail(amqp.NotAllowed("number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.channels), c.channelMax))
 		return
 	}
 	ch := newChannel(c, f.Channel)
@@ -149,18 +140,21 @@ func (c *conn) unopenedFrame(f amqp.Frame) {
 	ch.reply(&amqp.ChannelOpenOk{})
 }
 
-// closingChannelFrame: after channel.close was sent on a channel.
-func (c *conn) closingChannelFrame(ch *channel, f amqp.Frame) {
-	if f.Type != amqp.FrameMethod {
-		return
-	}
-	id, _ := amqp.PeekMethodID(f.Payload)
+// closingMethod handles a method after channel.close was sent on the channel. Content is
+// still taken apart, so that publishes which crossed the close are ignored whole.
+func (ch *channel) closingMethod(payload []byte) *amqp.Error {
+	id, _ := amqp.PeekMethodID(payload)
 	switch id {
+	case amqp.ChannelOpenID:
+		return amqp.ChannelError("second 'channel.open' seen").For(id)
 	case amqp.ChannelCloseID:
 		ch.reply(&amqp.ChannelCloseOk{})
 	case amqp.ChannelCloseOkID:
-		c.forget(ch)
+		ch.conn.forget(ch)
+	case amqp.BasicPublishID:
+		return ch.decodePublish(payload[4:])
 	}
+	return nil
 }
 
 func (c *conn) forget(ch *channel) {
@@ -175,6 +169,9 @@ func (ch *channel) method(payload []byte) *amqp.Error {
 	id, ok := amqp.PeekMethodID(payload)
 	if ch.content.state != noContent {
 		return ch.misplaced(true)
+	}
+	if ch.closing {
+		return ch.closingMethod(payload)
 	}
 	if ok {
 		switch id {
@@ -200,7 +197,7 @@ func (ch *channel) decodePublish(args []byte) *amqp.Error {
 	if err := m.Decode(args); err != nil {
 		return protocolError(err)
 	}
-	if m.Immediate {
+	if m.Immediate && !ch.closing {
 		return amqp.NotImplemented("immediate=true").For(amqp.BasicPublishID)
 	}
 	ch.publish(m)
@@ -228,15 +225,11 @@ func (ch *channel) handle(m amqp.Method) *amqp.Error {
 		ch.conn.forget(ch)
 		ch.reply(&amqp.ChannelCloseOk{})
 		return nil
-	case *amqp.ChannelCloseOk:
-		return nil
 	case *amqp.ChannelFlow:
 		if !m.Active {
 			return amqp.NotImplemented("active=false")
 		}
 		ch.reply(&amqp.ChannelFlowOk{Active: true})
-		return nil
-	case *amqp.ChannelFlowOk:
 		return nil
 	case *amqp.AccessRequest:
 		ch.reply(&amqp.AccessRequestOk{Ticket: 1})

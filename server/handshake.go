@@ -98,8 +98,9 @@ func (c *conn) handshakeMethod(m amqp.Method) {
 			c.openVHost(m)
 			return
 		}
-	case *amqp.ConnectionClose:
-		c.closedByClient(m)
+	}
+	if c.state == wantOpen {
+		c.fail(amqp.ChannelError("unexpected method in connection state opening").For(m.ID()))
 		return
 	}
 	c.drop("unexpected " + m.ID().String() + " during the handshake")
@@ -199,18 +200,17 @@ func describeClient(t amqp.Table) clientInfo {
 	return info
 }
 
-// tuneOk takes the client's choice. A frame_max or channel_max of 0 means the client has
-// no limit of its own, so ours holds; one above ours is refused, as is a frame_max that no
-// AMQP 0-9-1 frame fits in. RabbitMQ drops the socket then; a reason helps more.
+// tuneOk takes the client's choice; 0 stands for no limit of the client's own, so that ours
+// holds. More than ours is refused, and a frame_max below the protocol's least. RabbitMQ
+// drops the socket then; a reason helps more.
 func (c *conn) tuneOk(m *amqp.ConnectionTuneOk) {
 	o := &c.srv.o
 	refuse := func(format string, args ...any) { c.fail(amqp.NotAllowed(format, args...).For(m.ID())) }
-	c.frameMax = m.FrameMax
-	if m.FrameMax == 0 {
+	c.frameMax, c.channelMax = m.FrameMax, m.ChannelMax
+	if c.frameMax == 0 {
 		c.frameMax = o.FrameMax
 	}
-	c.channelMax = m.ChannelMax
-	if m.ChannelMax == 0 {
+	if c.channelMax == 0 {
 		c.channelMax = o.ChannelMax
 	}
 	switch {

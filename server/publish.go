@@ -65,12 +65,12 @@ func (ch *channel) header(payload []byte) *amqp.Error {
 	case class != amqp.BasicPublishID.Class():
 		return amqp.UnexpectedFrame("expected content header for class 60, got one for class %d instead", class).For(amqp.BasicPublishID)
 	case weight != 0:
-		return amqp.UnexpectedFrame("expected content header for class 60 with weight 0, got weight %d instead", weight).For(amqp.BasicPublishID)
+		return amqp.UnexpectedFrame("expected content header for class 60, got non content header frame instead").For(amqp.BasicPublishID)
 	case size > hardMaxMessageSize:
 		return amqp.FrameError("content body size %d exceeds maximum allowed size %d", size, hardMaxMessageSize).For(amqp.BasicPublishID)
 	}
 	c.bodySize, c.received = size, 0
-	c.tooLarge = size > uint64(ch.conn.srv.o.MaxMessageSize)
+	c.tooLarge = size > uint64(ch.conn.srv.o.MaxMessageSize) || ch.closing // not kept
 	room := size
 	if c.tooLarge {
 		room = 0
@@ -124,6 +124,10 @@ func (ch *channel) misplaced(method bool) *amqp.Error {
 // published carries out a complete publish: checks in RabbitMQ's order, route, return,
 // queues, confirm.
 func (ch *channel) published() *amqp.Error {
+	if ch.closing {
+		ch.content.drop()
+		return nil
+	}
 	err := ch.checkedPublish(&ch.content)
 	ch.content.drop()
 	if err != nil {

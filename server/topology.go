@@ -54,11 +54,7 @@ func (ch *channel) queueDeclare(m *amqp.QueueDeclare) *amqp.Error {
 		err *amqp.Error
 	)
 	if m.Passive {
-		name, e := ch.queueName(m.Queue)
-		if e != nil {
-			return e
-		}
-		q, err = v.CheckQueue(s, name)
+		q, err = v.CheckQueue(s, m.Queue)
 	} else {
 		q, err = v.DeclareQueue(s, broker.QueueDeclare{
 			Name: m.Queue, Durable: m.Durable, AutoDelete: m.AutoDelete, Exclusive: m.Exclusive, Arguments: m.Arguments,
