@@ -29,7 +29,7 @@ type difference struct {
 var differences = []difference{
 	{
 		id:     "transient-queues",
-		rabbit: "4.3 and later refuse a queue that is neither durable nor exclusive with 541, unless the deprecated feature is permitted",
+		rabbit: "refuses a queue that is neither durable nor exclusive with 541 where this deprecated feature is not permitted",
 		settmq: "declares it; it is gone after a restart",
 		why:    "Celery, amqplib and many others declare such queues; nothing in them is hard to serve",
 		shown:  func(b target) bool { return b.transientRefused },

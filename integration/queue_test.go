@@ -115,9 +115,7 @@ func TestQueueRefusals(t *testing.T) {
 				t.Skip("accepted, see TestTransientSharedQueue")
 			}
 			_, _ = s.ch.QueueDeclare(s.q, false, false, false, false, nil)
-		}, code: 541, text: "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.\n" +
-			"By default, this feature is not permitted anymore.\n" +
-			"The feature will be removed in a future RabbitMQ version, regardless of the configuration; actual removal date is to be determined.\nTo cont"},
+		}, code: 541, text: "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.…"},
 	})
 }
 
