@@ -54,7 +54,11 @@ func harmlessOrDetected(t *testing.T, fs *faultfs.FS, segment int64, want []entr
 		if d := differ(got, want); d != "" {
 			t.Fatalf("%s: silent: %s", what, d)
 		}
+		active := segmentName(j.Active())
 		mustClose(t, j)
+		if b, err := fs.ReadFile(active); err != nil || int64(len(b)) != segment {
+			t.Fatalf("%s: %s was left with %d bytes: its space is not reserved", what, active, len(b))
+		}
 		return false
 	}
 	if !isCorrupt(err) {

@@ -245,6 +245,43 @@ func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 	mustClose(t, j)
 }
 
+// Power cuts in a row: what one recovery leaves must be as good as what a run leaves, also
+// where a torn record reached over several segments that were then removed.
+func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) {
+	sizes := []int{10, 3000, 30000, 70000, 200000}
+	for seed := range uint64(300) {
+		fs := faultfs.New(seed)
+		rng := newRand(seed)
+		o := options(fs)
+		o.Spares = rng.IntN(4) - 1
+		o.SegmentSize = []int64{8 << 10, 32 << 10}[rng.IntN(2)]
+		var want []entry
+		synced := 0
+		for range 12 {
+			j, got, err := open(o, 0)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			checkPrefix(t, got, want, synced)
+			want, synced = got, len(got)
+			for range rng.IntN(3) {
+				want = append(want, mustAppend(t, j, rng, rng.IntN(sizes[rng.IntN(len(sizes))])))
+				if rng.IntN(3) == 0 {
+					mustSync(t, j)
+					synced = len(want)
+				}
+			}
+			if rng.IntN(5) == 0 {
+				fs.Kill()
+				synced = len(want)
+			} else {
+				fs.PowerCut(rng)
+			}
+			drop(j)
+		}
+	}
+}
+
 // TestFailureOfTheNthCallIsFinal lets each call in a run fail once. R-06.
 func TestFailureOfTheNthCallIsFinal(t *testing.T) {
 	boom := errors.New("boom")

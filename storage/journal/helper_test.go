@@ -25,7 +25,7 @@ type entry struct {
 
 // options are those of most tests: small segments, in memory.
 func options(fs *faultfs.FS) journal.Options {
-	return journal.Options{FS: fs, Dir: dir, SegmentSize: 64 << 10}
+	return journal.Options{FS: fs, Dir: dir, SegmentSize: 32 << 10}
 }
 
 // open opens and replays, and returns what was there.

@@ -50,10 +50,7 @@ func (j *Journal) Replay(from uint64, fn func(pos Position, record []byte) error
 	if err := r.walk(); err != nil {
 		return err
 	}
-	if err := r.finish(); err != nil {
-		return err
-	}
-	return j.Sync()
+	return r.finish()
 }
 
 // replay is one walk over the whole log.
@@ -313,7 +310,8 @@ func (r *replay) lostSegment(id uint64, what string) error {
 	return nil
 }
 
-// finish cuts the log behind its last whole record and makes it writable.
+// finish cuts the log behind its last whole record, makes that durable, and then removes
+// what is not part of it.
 func (r *replay) finish() error {
 	j := r.j
 	var keep, drop []*segment
@@ -323,28 +321,46 @@ func (r *replay) finish() error {
 		}
 	}
 	for i := len(r.segs) - 1; i >= 0; i-- { // newest first, so that a crash leaves no hole
-		if !slices.Contains(keep, r.segs[i]) {
-			drop = append(drop, r.segs[i])
-		}
-	}
-	j.mu.Lock()
-	j.segments = keep
-	j.mu.Unlock()
-	if len(drop) > 0 {
-		if err := j.recycle(drop); err != nil {
-			return err
+		if s := r.segs[i]; !slices.Contains(keep, s) {
+			drop = append(drop, s)
 		}
 	}
 	if r.end.seg == nil {
-		size := min(j.opts.SegmentSize, firstSegment)
-		s, err := j.prepare(r.end.id, size, r.end.seq, r.end.link)
+		s, err := j.prepare(r.end.id, min(j.opts.SegmentSize, firstSegment), r.end.seq, r.end.link)
 		if err != nil {
 			return err
 		}
+		// A file of that name, if there was one, has just been replaced.
+		for _, old := range drop {
+			if old.id == s.id {
+				if err := old.retire(); err != nil {
+					return errors.Join(err, s.retire())
+				}
+			}
+		}
+		drop = slices.DeleteFunc(drop, func(old *segment) bool { return old.id == s.id })
 		keep = append(keep, s)
 		r.end.seg, r.end.at = s, pageSize
 	}
-	return r.activate(keep)
+	if err := r.activate(keep); err != nil {
+		return err
+	}
+	if err := j.Sync(); err != nil {
+		return err
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	// The pieces of a torn record, and the seal behind them, may still stand after the
+	// end. If the mark that cuts them off were lost with the segments
+	// they lead to, the log would look damaged. So the mark must be durable first.
+	if err := j.syncMark(); err != nil {
+		return err
+	}
+	if err := j.recycle(drop); err != nil {
+		return j.fail(err)
+	}
+	return nil
 }
 
 // activate hands the end of the log to the writer.
@@ -381,7 +397,7 @@ func (r *replay) activate(keep []*segment) error {
 		if i+1 < len(keep) {
 			last = keep[i+1].firstSeq.Load() - 1
 		}
-		if last > r.synced || k == s && !r.info.Clean {
+		if last > r.synced || k == s {
 			j.dirty = append(j.dirty, k)
 		}
 	}
