@@ -55,5 +55,6 @@
 // expectations are proved against RabbitMQ. Where we differ on purpose, a scenario has a line
 // "differs: REASON" and lines that begin with @settmq or @rabbitmq (also @rabbitmq<4.1,
 // @rabbitmq>=4.3), which count on that broker only. "only: settmq REASON" limits a whole scenario.
+// "needs: ARGUMENT" skips it while the broker refuses that queue argument as not supported yet.
 // A broker is settmq if the platform in its server-properties says so.
 package raw

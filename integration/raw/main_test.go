@@ -60,6 +60,7 @@ type brokerInfo struct {
 	major, minor int
 	child        *testbroker.Broker // nil when it is not ours
 	start        *event             // its connection.start
+	arguments    map[string]bool    // queue arguments that it supports, as far as asked; of the main test
 }
 
 // broker finds the broker under test: AMQP_URL, or a child of this test.
@@ -99,6 +100,32 @@ func broker(t *testing.T) *brokerInfo {
 	return info
 }
 
+// supports asks the broker if it takes a queue argument (with the value 1).
+func (b *brokerInfo) supports(t *testing.T, arg string) bool {
+	t.Helper()
+	if ok, asked := b.arguments[arg]; asked {
+		return ok
+	}
+	c, err := opened(b.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.send(1, "queue.declare", map[string]string{"exclusive": "1", "arguments": "{" + arg + "=I:1}"}); err != nil {
+		t.Fatal(err)
+	}
+	ev, err := c.next(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := !strings.Contains(ev.args["reply-text"], "not supported")
+	if b.arguments == nil {
+		b.arguments = map[string]bool{}
+	}
+	b.arguments[arg] = ok
+	return ok
+}
+
 func TestScripts(t *testing.T) {
 	info := broker(t)
 	files, err := filepath.Glob("testdata/*.txt")
@@ -127,6 +154,11 @@ func TestScripts(t *testing.T) {
 						t.Fatal(err)
 					} else if !ok {
 						t.Skipf("only for %s: %s", s.only, s.reason)
+					}
+					for _, arg := range s.needs {
+						if !info.supports(t, arg) {
+							t.Skipf("the broker does not support %s yet", arg)
+						}
 					}
 					t.Parallel()
 					s.play(t, info, prefix)

@@ -18,9 +18,10 @@ import (
 // scenario is one "=== name" section of a script file.
 type scenario struct {
 	name    string
-	differs string // why brokers differ on purpose; empty if they do not
-	only    string // the only broker it is for, as in "@"
-	reason  string // for only
+	differs string   // why brokers differ on purpose; empty if they do not
+	only    string   // the only broker it is for, as in "@"
+	reason  string   // for only
+	needs   []string // queue arguments that the broker must support
 	lines   []line
 }
 
@@ -54,6 +55,10 @@ func parseScripts(name string) ([]*scenario, error) {
 		}
 		if r, ok := strings.CutPrefix(text, "differs: "); ok {
 			s.differs = r
+			continue
+		}
+		if r, ok := strings.CutPrefix(text, "needs: "); ok {
+			s.needs = append(s.needs, r)
 			continue
 		}
 		if r, ok := strings.CutPrefix(text, "only: "); ok {
