@@ -47,7 +47,7 @@ type checkpoint struct {
 	refs    []readRef
 	shared  map[location]*sharedBody
 
-	deadBodies []bodyID
+	deadBodies map[bodyID]bool
 	moved      uint64 // messages
 }
 
@@ -72,7 +72,7 @@ var errClosing = errors.New("storage: closing")
 // checkpointTo runs a checkpoint that gives back the segments below upTo. Called by the
 // checkpointer only.
 func (s *Store) checkpointTo(upTo uint64) error {
-	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), upTo: upTo, oldest: s.oldest.Load()}
+	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), upTo: upTo, oldest: s.oldest.Load(), deadBodies: make(map[bodyID]bool)}
 	c.window.reset(s)
 	start := time.Now()
 	for _, step := range []func() error{
@@ -303,6 +303,25 @@ func (c *checkpoint) moveMessage(k *queueCheckpoint, ref *readRef) error {
 // moveBody copies a body piece by piece and checks the message's checksum on the way, before
 // anything refers to the copy.
 func (c *checkpoint) moveBody(pos position, at uint32, op *messageOp, id *bodyID, targets []target) error {
+	// An interrupted checkpoint may have left this very body. Its readers may be dead now, or alive
+	// and beyond their queue's badgerHi already, so that only they know of it.
+	delete(c.deadBodies, *id)
+	old, err := c.d.get(id.refsKey())
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		targets = slices.Clone(targets)
+		_, err := decodeTargets(old, func(t target) bool {
+			if !slices.Contains(targets, t) {
+				targets = append(targets, t)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
 	head := make([]byte, op.bodyAt)
 	if err := c.s.journal.ReadAt(pos, uint64(at), head); err != nil {
 		return err
@@ -311,7 +330,7 @@ func (c *checkpoint) moveBody(pos position, at uint32, op *messageOp, id *bodyID
 	want := op.sum
 	size := op.bodySize
 	base := uint64(at) + op.bodyAt
-	err := c.w.writeBody(id, size, func(off uint64, p []byte) error {
+	err = c.w.writeBody(id, size, func(off uint64, p []byte) error {
 		err := c.s.journal.ReadAt(pos, base+off, p)
 		sum = crc32.Update(sum, castagnoli, p)
 		return err

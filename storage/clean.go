@@ -43,7 +43,7 @@ func (c *checkpoint) findDeadBodies() error {
 			return false, &CorruptError{Where: fmt.Sprintf("body targets %x", key[1:]), What: "cannot be read", Err: err}
 		}
 		if !alive {
-			c.deadBodies = append(c.deadBodies, bodyID(key[1:]))
+			c.deadBodies[bodyID(key[1:])] = true
 			c.s.reclaimable += size
 		}
 		return true, nil
@@ -96,11 +96,11 @@ func (c *checkpoint) clean() error {
 			c.s.reclaimable += k.dead[i].bytes
 		}
 	}
-	for i := range c.deadBodies {
-		if err := c.d.deletePrefix(c.w, c.deadBodies[i].key(nil, 0)[:1+bodyIDSize]); err != nil {
+	for id := range c.deadBodies {
+		if err := c.d.deletePrefix(c.w, id.key(nil, 0)[:1+bodyIDSize]); err != nil {
 			return err
 		}
-		c.w.delete(c.deadBodies[i].refsKey())
+		c.w.delete(id.refsKey())
 	}
 	if err := c.w.commit(); err != nil {
 		return err
