@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-func run(m *testing.M) int {
+func run(m *testing.M) (code int) {
 	url, external := testbroker.External()
 	if !external {
 		b, err := testbroker.Launch(context.Background(), testbroker.Options{})
@@ -56,10 +57,12 @@ func run(m *testing.M) int {
 			return 1
 		}
 		defer func() {
-			if err := b.Close(); err != nil {
-				fmt.Fprintln(os.Stderr, "integration:", err)
+			// A status other than 0 is a failure: so the race detector reports what it found.
+			if err := b.Stop(); err != nil {
+				fmt.Fprintf(os.Stderr, "integration: the broker ended badly: %v\n%s\n", err, b.LogTail())
+				code = 1
 			}
-			if err := testbroker.RemoveBinary(); err != nil {
+			if err := errors.Join(b.Close(), testbroker.RemoveBinary()); err != nil {
 				fmt.Fprintln(os.Stderr, "integration:", err)
 			}
 		}()
@@ -72,7 +75,7 @@ func run(m *testing.M) int {
 	}
 	sut.external = external
 	fmt.Printf("integration: testing %v\n", sut)
-	code := m.Run()
+	code = m.Run()
 	admin.close()
 	return code
 }
