@@ -121,7 +121,8 @@ type Storage struct {
 	JournalMax     Size `yaml:"journal_max"`
 	// CommitBudget bounds the bytes received but not yet on disk; publishers wait beyond it.
 	CommitBudget Size `yaml:"commit_budget"`
-	// MessageMemory bounds the message bodies held in memory. Auto: 40 % of the memory watermark.
+	// MessageMemory bounds the message bodies held in memory. Auto: 64 MiB, or 40 % of
+	// the memory watermark if that is less: more gains little over the page cache.
 	MessageMemory AutoSize `yaml:"message_memory"`
 }
 

@@ -11,8 +11,9 @@ const (
 	// hardMaxMessageSize is what no setting can exceed (RabbitMQ's cap).
 	hardMaxMessageSize = 512 << 20
 	// trustedSize is how much is allocated on a peer's word; larger bodies grow with what
-	// has arrived.
-	trustedSize = 256 << 10
+	// has arrived, by growth at a time.
+	trustedSize = 128 << 10
+	growth      = 4
 )
 
 // content assembles basic.publish: the method, a header frame, body frames. Properties and
@@ -99,12 +100,23 @@ func (ch *channel) body(payload []byte) *amqp.Error {
 		return amqp.FrameError("content body frame exceeds remaining content size").For(amqp.BasicPublishID)
 	}
 	if !c.tooLarge {
-		c.data = append(c.data, payload...)
+		c.add(payload)
 	}
 	if c.received < c.bodySize {
 		return nil
 	}
 	return ch.published()
+}
+
+// add appends to the body. append alone would copy a large one over and over.
+func (c *content) add(payload []byte) {
+	if need := len(c.data) + len(payload); need > cap(c.data) {
+		whole := c.propertiesSize + int(c.bodySize)
+		grown := make([]byte, len(c.data), min(max(growth*cap(c.data), need), whole))
+		copy(grown, c.data)
+		c.data = grown
+	}
+	c.data = append(c.data, payload...)
 }
 
 // misplaced is the error for a frame whose turn it is not on this channel.

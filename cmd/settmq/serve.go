@@ -196,7 +196,7 @@ func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (
 	watermark := cfg.VMMemoryHighWatermark.Of(sysmem.Total())
 	memory, fixed := cfg.Storage.MessageMemory.Fixed()
 	if !fixed {
-		memory = config.Size(watermark * 2 / 5)
+		memory = min(64*config.MiB, config.Size(watermark*2/5))
 	}
 	return broker.Open(broker.Options{
 		Storage: so, Log: log.With().Str("component", "broker").Logger(),

@@ -175,10 +175,11 @@ func (b *Broker) LogTail() string {
 
 // Kill ends the child with SIGKILL and waits for it. A child that is already dead is fine.
 func (b *Broker) Kill() error {
-	if err := b.signal(syscall.SIGKILL); err != nil {
+	c := b.child()
+	if err := c.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	<-b.child().done
+	<-c.done
 	return nil
 }
 
@@ -186,7 +187,7 @@ func (b *Broker) Kill() error {
 // status or that it had to be killed after 30 seconds.
 func (b *Broker) Stop() error {
 	c := b.child()
-	if err := b.signal(syscall.SIGTERM); err != nil {
+	if err := c.signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	timer := time.NewTimer(stopTimeout)
@@ -241,8 +242,7 @@ func (b *Broker) child() *child {
 	return b.cur
 }
 
-func (b *Broker) signal(sig syscall.Signal) error {
-	c := b.child()
+func (c *child) signal(sig syscall.Signal) error {
 	select {
 	case <-c.done:
 		return nil

@@ -32,6 +32,12 @@ func (r *run) reset(base int64) {
 	r.scratch, r.vec, r.pieces = r.scratch[:0], r.vec[:0], r.pieces[:0]
 }
 
+// forget drops the references to the caller's buffers.
+func (r *run) forget() {
+	clear(r.vec)
+	clear(r.pieces[:cap(r.pieces)])
+}
+
 func (r *run) add(b []byte) {
 	r.n += int64(len(b))
 	if len(b) < copyBelow {
@@ -50,7 +56,8 @@ func (r *run) reserve(n int) []byte {
 	return r.scratch[at:]
 }
 
-// cut finishes the piece in the scratch. Should the scratch move later, the piece stays valid.
+// cut finishes the piece in the scratch. Should the scratch move later, the piece stays
+// valid.
 func (r *run) cut() {
 	if r.open < len(r.scratch) {
 		r.vec = append(r.vec, r.scratch[r.open:len(r.scratch):len(r.scratch)])
@@ -72,10 +79,10 @@ func (r *run) last(dst []byte, n int64) []byte {
 	return dst
 }
 
-// Append writes one record behind the log and returns where it starts. The buffers are
-// the record's pieces in order; they are not changed, and not used after the call. A record may be of any size, even
-// empty; it is stored in fragments of up to 1 MiB and may go on in the next segment.
-// Nothing is durable before the next Sync. One goroutine at a time.
+// Append writes one record behind the log and returns where it starts. The buffers are the
+// record's pieces in order; they are not changed, and not used after the call. A record
+// may be of any size, even empty; it is stored in fragments of up to 1 MiB and may go on
+// in the next segment. Nothing is durable before the next Sync. One goroutine at a time.
 //
 // ErrNoSpace means that nothing was written and the journal is as before. Any other
 // error is final.
@@ -122,6 +129,7 @@ func (j *Journal) Append(buffers [][]byte) (Position, error) {
 	if err := j.flushLocked(); err != nil {
 		return Position{}, j.fail(err)
 	}
+	j.run.forget()
 	j.lookAheadLocked()
 	return pos, nil
 }

@@ -149,11 +149,11 @@ func TestWriteTornAtEveryByteLosesOnlyTheUnsyncedRecord(t *testing.T) { // R-03
 				end := changed[len(changed)-1].off + 512
 				rng := newRand(1)
 				whole := 0
-				for cut := start; cut <= end; cut++ {
+				for cut := start; cut <= end; cut += stride {
 					fs := sc.image(func(files map[string][]byte) {
 						copy(files[name][start:cut], sc.after[name][start:cut])
 					})
-					if cut%16 == 0 || cut > end-20 || cut < start+200 {
+					if cut%(16*stride) == 0 || cut > end-20 || cut < start+200 {
 						if sc.reopenTwice(t, fs, rng) == len(sc.all) {
 							whole++
 						}
@@ -166,7 +166,7 @@ func TestWriteTornAtEveryByteLosesOnlyTheUnsyncedRecord(t *testing.T) { // R-03
 					}
 					mustClose(t, j)
 				}
-				if whole == 0 {
+				if whole == 0 && stride == 1 {
 					t.Error("the whole write did not bring the record back")
 				}
 			})
@@ -194,8 +194,8 @@ func TestAnySubsetOfUnsyncedSectorsLosesOnlyTheUnsyncedRecord(t *testing.T) { //
 }
 
 // Records appended without a sync in between, as a pipelining committer does, may reach
-// the disk in any order. A valid one behind a hole is no corruption, and it must not come back when
-// a new record of the old one's size fills the hole.
+// the disk in any order. A valid one behind a hole is no corruption, and it must not come
+// back when a new record of the old one's size fills the hole.
 func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 	fs := faultfs.New(1)
 	rng := newRand(6)
@@ -249,7 +249,7 @@ func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 // where a torn record reached over several segments that were then removed.
 func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) {
 	sizes := []int{10, 3000, 30000, 70000, 200000}
-	for seed := range uint64(300) {
+	for seed := range uint64(320 / stride) {
 		fs := faultfs.New(seed)
 		rng := newRand(seed)
 		o := options(fs)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -25,8 +26,9 @@ type Options struct {
 	// Dir holds the segments and nothing else. It is made if it does not exist. The
 	// caller makes sure that only one Journal works in it.
 	Dir string
-	// SegmentSize is the size of a full-grown segment in bytes, rounded up to a
-	// multiple of 4096; 0 is 64 MiB, the least is 8 KiB, the most 1 GiB. It may change between runs.
+	// SegmentSize is the size of a full-grown segment in bytes, rounded up to a multiple
+	// of 4096; 0 is 64 MiB, the least is 8 KiB, the most 1 GiB. It may change between
+	// runs.
 	SegmentSize int64
 	// Spares is how many released segments are kept for reuse; 0 is 2, negative none.
 	Spares int
@@ -134,6 +136,13 @@ func (j *Journal) load() error {
 	l, err := list(o.FS, o.Dir)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
+	}
+	if len(l.segments) == 0 {
+		// The directory may be new: its own name must last. Who may not read the parent
+		// has not made it either.
+		if err := o.FS.SyncDir(filepath.Dir(o.Dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("journal: %w", err)
+		}
 	}
 	for _, path := range l.leftover {
 		if err := o.FS.Remove(path); err != nil {

@@ -6,12 +6,12 @@ import (
 	"io"
 )
 
-// ReadAt fills p with the bytes from off on of the record at pos, which must be a
-// position that Append, Replay or ReplaySegment gave. It crosses fragments and segments.
-// Headers on the way are verified, the bytes themselves are NOT: their checksum covers whole
-// fragments, so a caller that reads a part checks it with a sum of its own.
-// A range beyond the record's end is io.ErrUnexpectedEOF; a header that does not fit a
-// *CorruptError; a released segment ErrReleased. Any goroutine.
+// ReadAt fills p with the bytes from off on of the record at pos, which must be a position
+// that Append, Replay or ReplaySegment gave. It crosses fragments and segments. Headers on
+// the way are verified, the bytes themselves are NOT: their checksum covers whole
+// fragments, so a caller that reads a part checks it with a sum of its own. A range beyond
+// the record's end is io.ErrUnexpectedEOF; a header that does not fit a *CorruptError; a
+// released segment ErrReleased. Any goroutine.
 func (j *Journal) ReadAt(pos Position, off uint64, p []byte) error {
 	s, err := j.lookup(pos.Segment)
 	if err != nil {

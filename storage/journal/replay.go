@@ -30,8 +30,8 @@ func (j *Journal) Recovery() Recovery {
 // is before it, and must have succeeded before the first Append. It is called once.
 //
 // A record torn by a crash ends the log. Damage that a crash cannot explain is a
-// *CorruptError, unless Options.AcceptLoss is set. An error of fn ends the walk and is returned. fn may
-// call ReadAt, nothing else.
+// *CorruptError, unless Options.AcceptLoss is set. An error of fn ends the walk and is
+// returned. fn may call ReadAt, nothing else.
 func (j *Journal) Replay(from uint64, fn func(pos Position, record []byte) error) error {
 	j.wmu.Lock()
 	again := j.replays

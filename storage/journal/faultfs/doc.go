@@ -1,9 +1,9 @@
-// Package faultfs is a file system in memory that fails, tears and forgets on command.
-// It implements journal.FS for the tests of everything that must survive a disk.
+// Package faultfs is a file system in memory that fails, tears and forgets on command. It
+// implements journal.FS for the tests of everything that must survive a disk.
 //
 // It keeps two states: what a running process sees, and what is durable. A write becomes
-// durable sector by sector (512 bytes) with File.Sync; a creation, rename or removal with SyncDir of
-// its directory. In between stands the choice of the tests:
+// durable sector by sector (512 bytes) with File.Sync; a creation, rename or removal with
+// SyncDir of its directory. In between stands the choice of the tests:
 //
 //   - Kill ends the process but not the machine: every open file is dead, the visible
 //     state stays.
@@ -17,6 +17,6 @@
 //     Blocks are reserved by Allocate, or taken by the first write (SparseAllocate).
 //   - Flip, ReadFile, WriteFile and Clone serve tests that damage files.
 //
-// All methods may be called from any goroutine. Equal calls with equally seeded
-// generators give equal outcomes.
+// All methods may be called from any goroutine. Equal calls with equally seeded generators
+// give equal outcomes.
 package faultfs

@@ -196,9 +196,9 @@ func (f *FS) Kill() {
 	f.rules = nil
 }
 
-// PowerCut ends the machine. Each sector that was written and not synced survives with
-// a probability drawn for this cut, in any combination; so does a prefix of the unsynced directory
-// operations. What survives is durable from then on.
+// PowerCut ends the machine. Each sector that was written and not synced survives with a
+// probability drawn for this cut, in any combination; so does a prefix of the unsynced
+// directory operations. What survives is durable from then on.
 func (f *FS) PowerCut(rng *rand.Rand) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
