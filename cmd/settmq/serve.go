@@ -102,7 +102,8 @@ func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, faile
 	case s := <-signals:
 		log.Info().Str("signal", s.String()).Msg("shutting down")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout.Std())
+	// A fifth of the time is left for the store.
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout.Std()*4/5)
 	defer cancel()
 	go func() {
 		<-signals
