@@ -83,7 +83,9 @@ type conn struct {
 		ack     amqp.BasicAck
 	}
 	wakes       queue.Wakes
-	blockedSent bool // connection.blocked was sent and not taken back
+	blockedSent bool          // connection.blocked was sent and not taken back
+	held        []heldPublish // wait for an alarm to clear
+	heldBytes   int
 	reason      string
 
 	received  atomic.Uint64 // reads that brought bytes, for heartbeats
@@ -93,7 +95,9 @@ type conn struct {
 
 	mu          sync.Mutex
 	interrupted *amqp.Error   // guarded by mu: somebody wants the connection closed
-	resume      chan struct{} // guarded by mu: a blocked publisher waits on it
+	resume      chan struct{} // guarded by mu: the reader waits on it for an alarm to clear
+	holding     bool          // guarded by mu: held is not empty
+	resumed     bool          // guarded by mu: the alarm is over, the reader was woken
 	stop        chan struct{} // closed when the connection is to end, for waits in handlers
 	stopOnce    sync.Once
 }
@@ -104,6 +108,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		frameMax: s.o.InitialFrameMax, channels: make(map[uint16]*channel), stop: make(chan struct{}),
 	}
 	c.maxPayload = s.o.InitialFrameMax - amqp.FrameOverhead
+	c.out.onDead = func() { c.stopOnce.Do(func() { close(c.stop) }) }
 	c.log = s.o.Log.With().Uint64("conn", c.id).Str("peer", nc.RemoteAddr().String()).Logger()
 	return c
 }
@@ -149,6 +154,7 @@ func (c *conn) cleanup() {
 // release gives back what the connection holds in the broker. It may be called twice.
 func (c *conn) release() {
 	c.flushAcks()
+	c.held, c.heldBytes = nil, 0
 	for id, ch := range c.channels {
 		if !ch.closing {
 			ch.release()
@@ -215,6 +221,10 @@ func (c *conn) handleBurst(b []byte) (done int) {
 			break
 		}
 		done += n
+		if c.out.size.Load() >= c.out.limit {
+			c.wakes.Flush()
+			c.out.waitForRoom()
+		}
 		c.handleFrame(f)
 	}
 	c.flushAcks()
@@ -350,15 +360,21 @@ func (c *conn) interrupt(err *amqp.Error) {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 }
 
-// takeInterrupt carries out what interrupt asked for; false if nobody did.
+// takeInterrupt carries out what interrupt asked for, or goes on after an alarm; false if
+// the reader was not woken for either.
 func (c *conn) takeInterrupt() bool {
 	c.mu.Lock()
 	err := c.interrupted
-	c.interrupted = nil
+	resumed := c.resumed
+	c.interrupted, c.resumed = nil, false
 	c.mu.Unlock()
 	switch {
+	case err == nil && resumed && c.state == running:
+		_ = c.nc.SetReadDeadline(time.Time{})
+		c.releaseHeld()
+		c.wakes.Flush()
 	case err == nil:
-		return false
+		return resumed
 	case c.state < running:
 		c.reason = err.Text
 		c.state = gone

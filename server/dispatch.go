@@ -36,9 +36,13 @@ func (c *conn) handleFrame(f amqp.Frame) {
 	case amqp.FrameBody:
 		err = ch.body(f.Payload)
 	}
-	if err == nil {
-		return
+	if err != nil {
+		c.failed(ch, err)
 	}
+}
+
+// failed closes what an error on a channel closes.
+func (c *conn) failed(ch *channel, err *amqp.Error) {
 	c.flushAcks()
 	if err.Connection() {
 		c.fail(err)
@@ -186,10 +190,22 @@ func (ch *channel) method(payload []byte) *amqp.Error {
 	if err != nil {
 		return protocolError(err)
 	}
+	if len(ch.conn.held) > 0 && !settles(id) {
+		// Nothing overtakes a publish but the settling of deliveries.
+		ch.conn.awaitAlarm()
+		if ch.conn.releaseHeld(); ch.closing || ch.conn.state != running {
+			return nil
+		}
+	}
 	if refused := ch.handle(m); refused != nil {
 		return refused.For(id)
 	}
 	return nil
+}
+
+// settles reports whether a method only settles deliveries.
+func settles(id amqp.MethodID) bool {
+	return id == amqp.BasicAckID || id == amqp.BasicNackID || id == amqp.BasicRejectID
 }
 
 func (ch *channel) decodePublish(args []byte) *amqp.Error {

@@ -18,35 +18,91 @@ func (c *conn) reserve(n int) error {
 	return store.Reserve(n)
 }
 
-// holdPublisher waits while an alarm is on. The client hears of it, if it wants to; its
-// deliveries go on, and so do the confirms of what it has published.
-func (c *conn) holdPublisher() {
+// maxHeld bounds the publishes, in bytes, that a connection may send ahead while an alarm is
+// on. Within it the connection is still read, so that the acks of its consumers count; a
+// client that goes on publishing is not read any more until the alarm clears.
+const maxHeld = 256 << 10
+
+// heldPublish is a complete publish that waits for an alarm to clear.
+type heldPublish struct {
+	ch      *channel
+	content content
+}
+
+// mustHold reports whether a publish has to wait, or to line up behind one that does.
+func (c *conn) mustHold() bool {
+	return len(c.held) > 0 || c.srv.o.Broker.Alarms().Blocked()
+}
+
+// hold keeps the finished publish of ch for later and tells the client, if it wants to know,
+// to stop publishing.
+func (c *conn) hold(ch *channel) {
+	c.held = append(c.held, heldPublish{ch, ch.content})
+	c.heldBytes += len(ch.content.data) + len(ch.content.exchange) + len(ch.content.routingKey)
+	ch.content = content{}
+	c.mu.Lock()
+	c.holding = true
+	c.mu.Unlock()
 	alarms := c.srv.o.Broker.Alarms()
+	if reason := alarms.Reason(); reason != "" && c.client.blockedNotify && !c.blockedSent {
+		c.blockedSent = true
+		c.out.method(0, &amqp.ConnectionBlocked{Reason: reason}, &c.wakes)
+	}
+	if c.heldBytes >= maxHeld {
+		c.awaitAlarm()
+	}
+	if !alarms.Blocked() { // over already: the wake may have come before holding was set
+		c.releaseHeld()
+	}
+}
+
+// releaseHeld carries the held publishes out, in their order, unless an alarm is on.
+func (c *conn) releaseHeld() {
+	for len(c.held) > 0 && c.state == running && !c.srv.o.Broker.Alarms().Blocked() {
+		h := c.held[0]
+		c.held = c.held[1:]
+		if h.ch.closing {
+			continue
+		}
+		if err := h.ch.checkedPublish(&h.content); err != nil {
+			c.failed(h.ch, err.For(amqp.BasicPublishID))
+		}
+	}
+	if len(c.held) > 0 {
+		return
+	}
+	c.held, c.heldBytes = nil, 0
+	c.mu.Lock()
+	c.holding = false
+	c.mu.Unlock()
+	if c.blockedSent && c.state == running {
+		c.blockedSent = false
+		c.out.method(0, &amqp.ConnectionUnblocked{}, &c.wakes)
+	}
+}
+
+// awaitAlarm stops reading the connection until no alarm is on, or the connection ends.
+func (c *conn) awaitAlarm() {
+	alarms := c.srv.o.Broker.Alarms()
+	c.paused.Store(true)
+	defer c.paused.Store(false)
 	for alarms.Blocked() {
 		c.mu.Lock()
-		resume := make(chan struct{})
-		c.resume = resume
+		if c.resume == nil {
+			c.resume = make(chan struct{})
+		}
+		resume := c.resume
 		c.mu.Unlock()
-		if reason := alarms.Reason(); reason == "" {
-			break
-		} else if c.client.blockedNotify && !c.blockedSent {
-			c.blockedSent = true
-			c.out.method(0, &amqp.ConnectionBlocked{Reason: reason}, &c.wakes)
+		if !alarms.Blocked() {
+			return
 		}
 		c.flushAcks()
 		c.wakes.Flush()
-		c.paused.Store(true)
 		select {
 		case <-resume:
 		case <-c.stop:
-			c.paused.Store(false)
 			return
 		}
-		c.paused.Store(false)
-	}
-	if c.blockedSent {
-		c.blockedSent = false
-		c.out.method(0, &amqp.ConnectionUnblocked{}, &c.wakes)
 	}
 }
 
@@ -60,6 +116,10 @@ func (c *conn) alarmChanged(reason string) {
 	if c.resume != nil {
 		close(c.resume)
 		c.resume = nil
+	}
+	if c.holding {
+		c.resumed = true
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 	}
 }
 

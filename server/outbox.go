@@ -14,15 +14,17 @@ const (
 	// byReference is the body size from which a body is written from where it lies
 	// instead of being copied between frames.
 	byReference = 16 << 10
-	// writeTimeout ends a connection whose peer takes nothing for that long.
+	// writeTimeout ends a connection whose peer takes less than writePiece in that time.
 	writeTimeout = 30 * time.Second
+	writePiece   = 256 << 10
 	// keptBuffer is the largest buffer that goes back to the pool.
 	keptBuffer = 1 << 20
 )
 
 // outbox holds the frames that wait for a connection's socket, in order. Anybody may append;
-// one writer goroutine empties it. It is bounded by admit: deliveries stop at limit bytes.
-// Replies and confirms always fit; a peer bounds them by what it asks for.
+// one writer goroutine empties it. It is bounded twice: deliveries stop at limit bytes
+// (admit), and so does reading what the peer asks for (waitForRoom), so that a peer which
+// reads no replies cannot pile them up.
 type outbox struct {
 	nc    net.Conn
 	limit int64
@@ -37,9 +39,11 @@ type outbox struct {
 	chunks   net.Buffers       // sealed parts of buf and bodies by reference, in order
 	confirms []*channel        // channels with confirms to encode
 	parked   []*queue.Consumer // refused for lack of room
+	room     chan struct{}     // closed when there is room again; nil if nobody waits
 	woken    bool              // a wake is on its way
 	finish   bool              // close the socket when all is written
 	dead     bool              // the socket is gone, nothing is taken any more
+	onDead   func()            // called when it goes; set before run
 }
 
 func newOutbox(nc net.Conn, limit int) *outbox {
@@ -174,6 +178,21 @@ func (o *outbox) admit(c *queue.Consumer) bool {
 	return false
 }
 
+// waitForRoom returns once less than limit is waiting to be written, or the socket is gone.
+func (o *outbox) waitForRoom() {
+	o.mu.Lock()
+	if o.dead || o.size.Load() < o.limit/2 {
+		o.mu.Unlock()
+		return
+	}
+	if o.room == nil {
+		o.room = make(chan struct{})
+	}
+	room := o.room
+	o.mu.Unlock()
+	<-room
+}
+
 // confirm marks ch as having confirms to send. It wakes the writer itself, for it comes
 // from the store's committer.
 func (o *outbox) confirm(ch *channel, w *queue.Wakes) {
@@ -202,12 +221,24 @@ func (o *outbox) end() {
 // kill drops everything; the writer ends.
 func (o *outbox) kill() {
 	o.mu.Lock()
+	first := !o.dead
 	o.dead = true
 	o.dropLocked()
 	o.parked, o.confirms = nil, nil
+	o.roomLocked()
 	o.mu.Unlock()
 	_ = o.nc.Close()
+	if first {
+		o.onDead()
+	}
 	o.Wake()
+}
+
+func (o *outbox) roomLocked() {
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
 }
 
 // batch is what the writer takes at once.
@@ -281,18 +312,37 @@ func (o *outbox) take() (b batch, state int) {
 }
 
 func (o *outbox) write(b batch) bool {
-	_ = o.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	var err error
-	if len(b.chunks) == 0 {
-		_, err = o.nc.Write(b.rest)
-	} else {
-		all := append(b.chunks, b.rest)
-		_, err = all.WriteTo(o.nc)
-	}
+	err := o.writePieces(b)
 	putBuffer(b.buf)
 	o.written.Add(1)
 	o.size.Add(-b.size)
 	return err == nil
+}
+
+// writePieces writes a batch with a deadline for every piece, so that a slow peer which
+// goes on reading is not taken for one that stopped.
+func (o *outbox) writePieces(b batch) error {
+	for len(b.chunks) > 0 {
+		n, size := 0, 0
+		for ; n < len(b.chunks) && size < writePiece; n++ {
+			size += len(b.chunks[n])
+		}
+		piece := b.chunks[:n:n]
+		b.chunks = b.chunks[n:]
+		_ = o.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := piece.WriteTo(o.nc); err != nil {
+			return err
+		}
+	}
+	for rest := b.rest; len(rest) > 0; {
+		n := min(len(rest), writePiece)
+		_ = o.nc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := o.nc.Write(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // unpark lets the consumers go on that were refused while the outbox was full.
@@ -303,6 +353,7 @@ func (o *outbox) unpark(w *queue.Wakes) {
 	o.mu.Lock()
 	list := o.parked
 	o.parked = nil
+	o.roomLocked()
 	o.mu.Unlock()
 	for _, c := range list {
 		c.Queue.Unpark(c.ID, w)

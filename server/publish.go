@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
@@ -140,6 +142,10 @@ func (ch *channel) published() *amqp.Error {
 		ch.content.drop()
 		return nil
 	}
+	if ch.conn.mustHold() {
+		ch.conn.hold(ch)
+		return nil
+	}
 	err := ch.checkedPublish(&ch.content)
 	ch.content.drop()
 	if err != nil {
@@ -150,9 +156,6 @@ func (ch *channel) published() *amqp.Error {
 
 func (ch *channel) checkedPublish(c *content) *amqp.Error {
 	conn := ch.conn
-	if conn.srv.o.Broker.Alarms().Blocked() {
-		conn.holdPublisher()
-	}
 	if c.tooLarge {
 		limit, what := conn.srv.o.MaxMessageSize, "configured max size"
 		if limit == hardMaxMessageSize {
@@ -193,22 +196,34 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 	if mandatory && len(rt.Queues) == 0 {
 		ch.returnMessage(m)
 	}
+	var seq uint64
 	if ch.confirm {
-		m.ConfirmSeq = ch.nextPublish()
-		m.Confirm = ch
+		seq = ch.nextPublish()
 	}
 	if rt.Stores(m) {
+		if ch.confirm {
+			m.ConfirmSeq, m.Confirm = seq, ch
+		}
 		if err := conn.reserve(len(m.Properties) + len(m.Body)); err != nil {
-			return amqp.InternalError("the message could not be stored: %v", err)
+			return notStored(err)
 		}
 		rt.Publish(m, &conn.wakes) // confirmed by the store
 		return nil
 	}
 	rt.Publish(m, &conn.wakes)
 	if ch.confirm {
-		ch.settlePublishes([]uint64{m.ConfirmSeq}, true, &conn.wakes)
+		ch.settlePublishes([]uint64{seq}, true, &conn.wakes)
 	}
 	return nil
+}
+
+// notStored is the error for what the store did not take. While the broker stops, that is
+// no fault.
+func notStored(err error) *amqp.Error {
+	if errors.Is(err, storage.ErrClosed) {
+		return shutdownError()
+	}
+	return amqp.InternalError("the message could not be stored: %v", err)
 }
 
 func (ch *channel) nextPublish() uint64 {

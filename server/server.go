@@ -195,8 +195,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	close(s.quit)
+	s.o.Broker.Store().RefusePublishers()
 	for _, c := range s.connections() {
-		c.interrupt(amqp.ConnectionForced("broker forced connection closure with reason 'shutdown'"))
+		c.interrupt(shutdownError())
 	}
 	done := make(chan struct{})
 	go func() {
@@ -212,6 +213,10 @@ func (s *Server) Shutdown(ctx context.Context) {
 		c.out.kill()
 	}
 	<-done
+}
+
+func shutdownError() *amqp.Error {
+	return amqp.ConnectionForced("broker forced connection closure with reason 'shutdown'")
 }
 
 // heartbeatTick is how often connections are looked at for heartbeats. Intervals are whole

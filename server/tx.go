@@ -81,7 +81,7 @@ func (ch *channel) txCommit() *amqp.Error {
 		if p.route.Stores(p.message) {
 			lasting = true
 			if err := ch.conn.reserve(len(p.message.Properties) + len(p.message.Body)); err != nil {
-				return amqp.InternalError("the transaction could not be stored: %v", err)
+				return notStored(err)
 			}
 		}
 		p.route.Publish(p.message, w)
@@ -96,7 +96,7 @@ func (ch *channel) txCommit() *amqp.Error {
 		w.Flush()
 		// An empty change comes behind everything that was appended before it.
 		if err := ch.conn.srv.o.Broker.Store().Apply(storage.Change{}).Wait(); err != nil {
-			return amqp.InternalError("the transaction could not be stored: %v", err)
+			return notStored(err)
 		}
 	}
 	ch.reply(&amqp.TxCommitOk{})

@@ -10,6 +10,10 @@ import (
 // publisher may append n bytes now.
 func (s *Store) TryReserve(n int) bool { return s.held.Load() == 0 && s.roomFor(n) }
 
+// RefusePublishers makes Reserve return ErrClosed from now on, also to those who wait in it: the
+// broker is stopping. Everything appended before is still stored.
+func (s *Store) RefusePublishers() { s.setHeld(heldDead, true) }
+
 // FreeSpace returns the bytes that are free on the file system of the directory.
 func (s *Store) FreeSpace() (uint64, error) {
 	n, err := freeSpace(s.opts.Dir)

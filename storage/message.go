@@ -46,8 +46,10 @@ func (m *Message) Done() {
 	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
 		return
 	}
+	to := m.Confirm
+	m.Confirm = nil // a message may outlive its publisher's connection by far
 	m.one[0] = m.ConfirmSeq
-	m.Confirm.Confirm(m.one[:])
+	to.Confirm(m.one[:])
 }
 
 // size is what a message weighs in the commit budget and in a batch: an upper bound of its
@@ -81,7 +83,9 @@ func (r *confirmRuns) done(m *Message) {
 	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
 		return
 	}
-	r.add(m.Confirm, m.ConfirmSeq)
+	to := m.Confirm
+	m.Confirm = nil
+	r.add(to, m.ConfirmSeq)
 }
 
 func (r *confirmRuns) add(to Confirmer, seq uint64) {
