@@ -57,8 +57,14 @@ func run(m *testing.M) (code int) {
 			return 1
 		}
 		defer func() {
-			// A status other than 0 is a failure: so the race detector reports what it found.
-			if err := b.Stop(); err != nil {
+			var err error
+			select {
+			case <-b.Exited():
+				err = errors.Join(errors.New("it ended by itself"), b.ExitErr())
+			default:
+				err = b.Stop() // a status other than 0 is a failure: so the race detector reports
+			}
+			if err != nil {
 				fmt.Fprintf(os.Stderr, "integration: the broker ended badly: %v\n%s\n", err, b.LogTail())
 				code = 1
 			}
