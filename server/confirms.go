@@ -2,6 +2,7 @@ package server
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/settmq/settmq/amqp"
 )
@@ -100,7 +101,9 @@ func (c *confirms) encode(b []byte, channel uint16) []byte {
 		b = amqp.AppendNack(b, channel, seq, false, false)
 	}
 	if c.fresh > 0 {
-		b = amqp.AppendAck(b, channel, c.high, c.fresh > 1)
+		// A nack may have closed a gap, so that one ack in order covers singles.
+		multiple := c.fresh > 1 || slices.ContainsFunc(c.singles, func(seq uint64) bool { return seq < c.high })
+		b = amqp.AppendAck(b, channel, c.high, multiple)
 	}
 	for _, seq := range c.singles {
 		if c.fresh == 0 || seq > c.high {
