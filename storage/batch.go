@@ -48,6 +48,7 @@ const (
 
 	messageHeaderSize = 10
 	messageTransient  = 1
+	messageShared     = 2 // references to it follow
 
 	// messageOverhead bounds what a message operation needs beside its four fields: header, two
 	// ids of up to 10 bytes, four lengths of up to 5.
@@ -141,11 +142,14 @@ func (w *batchWriter) cut() {
 	}
 }
 
-func messageFlags(m *Message) byte {
+func messageFlags(m *Message) (flags byte) {
 	if m.Transient {
-		return messageTransient
+		flags |= messageTransient
 	}
-	return 0
+	if m.shared {
+		flags |= messageShared
+	}
+	return flags
 }
 
 // ref appends a further target of the message operation at offset at.

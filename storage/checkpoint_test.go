@@ -276,3 +276,31 @@ func valueLogBytes(t tb, dir string) (n int64) {
 	}
 	return n
 }
+
+// Recovery must find out again who shares a body; the first reader of a message used to be taken
+// for its only one.
+func TestSharedBodyOutlivesOneReaderAfterRecovery(t *testing.T) {
+	dir := t.TempDir()
+	o := testOptions(t, dir)
+	o.SyncDelay = 5 * time.Millisecond // gathers both targets in one batch
+	s := mustOpen(t, o)
+	a, b := createQueue(t, s), createQueue(t, s)
+	c := newConfirms()
+	for i := range uint64(20) {
+		publish(t, s, c, i, i, bodyOf(1, i, 300_000), a, b)
+	}
+	c.wait(t, 20)
+	mustClose(t, s)
+	s = mustOpen(t, testOptions(t, dir))
+	defer func() { mustClose(t, s) }()
+	a, b = s.Queue(a.ID()), s.Queue(b.ID())
+	runCheckpoint(t, s)
+	b.SettleRange(0, 20)
+	runCheckpoint(t, s)
+	runCheckpoint(t, s)
+	want := map[uint64][]byte{}
+	for i := range uint64(20) {
+		want[i] = bodyOf(1, i, 300_000)
+	}
+	expect(t, a, want)
+}

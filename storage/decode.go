@@ -108,6 +108,7 @@ func parseBatchHeader(b []byte) (h batchHeader, err error) {
 type messageOp struct {
 	qid, seq   uint64
 	transient  bool
+	shared     bool // other queues refer to it
 	exchange   []byte
 	routingKey []byte
 	properties []byte
@@ -140,6 +141,7 @@ func parseMessage(b []byte, op *messageOp, check bool) error {
 	op.size = size
 	op.sum = binary.LittleEndian.Uint32(b[1:])
 	op.transient = b[5]&messageTransient != 0
+	op.shared = b[5]&messageShared != 0
 	whole := uint64(len(b)) >= size
 	if whole {
 		b = b[:size]
@@ -169,8 +171,9 @@ func parseMessage(b []byte, op *messageOp, check bool) error {
 
 // replayer receives the operations of a batch in replay order.
 type replayer interface {
-	replayMessage(at uint32, qid, seq, bodySize uint64, transient bool) error
-	replayRef(at uint32, qid, seq, bodySize uint64, transient bool) error
+	// replayMessage gives one target of the message operation at offset at; shared says that there
+	// are more.
+	replayMessage(at uint32, qid, seq, bodySize uint64, transient, shared bool) error
 	replaySettle(qid, lo, hi uint64) error
 	replayLimit(qid, upTo uint64, exact bool) error
 	replayPut(k, v []byte) error
@@ -212,7 +215,7 @@ func replayMessages(b []byte, r replayer) error {
 			if op.body == nil && op.bodySize > 0 {
 				return errShort
 			}
-			if err := r.replayMessage(uint32(at), op.qid, op.seq, op.bodySize, op.transient); err != nil {
+			if err := r.replayMessage(uint32(at), op.qid, op.seq, op.bodySize, op.transient, op.shared); err != nil {
 				return err
 			}
 			at += op.size
@@ -229,7 +232,7 @@ func replayMessages(b []byte, r replayer) error {
 		if target < batchHeaderSize || target >= at || size > maxBody {
 			return errRange
 		}
-		if err := r.replayRef(uint32(target), qid, seq, size, flags&messageTransient != 0); err != nil {
+		if err := r.replayMessage(uint32(target), qid, seq, size, flags&messageTransient != 0, true); err != nil {
 			return err
 		}
 		at = uint64(len(b) - len(c.b))

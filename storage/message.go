@@ -36,7 +36,8 @@ type Message struct {
 
 // Confirmer is told which messages are safe. Confirm is called from the committer, or from the
 // goroutine that calls [Message.Done], without any lock of the store held. It must not block and
-// not call back into the store; seqs ascend and are valid only during the call.
+// not call back into the store; seqs ascend and are valid only during the call. Its dynamic type is
+// comparable, normally a pointer: confirms are grouped by it.
 type Confirmer interface {
 	Confirm(seqs []uint64)
 }

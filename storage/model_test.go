@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -33,7 +34,9 @@ type world struct {
 
 	queues map[uint64]*modelQueue
 	meta   map[string]string
-	checks int
+
+	failed  atomic.Pointer[string] // a crash image was bad
+	failure string
 }
 
 type modelQueue struct {
@@ -69,6 +72,13 @@ func (w *world) afterBarrier(step string) {
 	if w.s == nil || step == "open" || w.rng.IntN(3) != 0 {
 		return
 	}
+	// This is the checkpointer's goroutine: what fails here is told when the test looks.
+	defer func() {
+		if r := recover(); r != nil {
+			w.failed.CompareAndSwap(nil, &step)
+			w.failure = fmt.Sprintf("after barrier %q: %v", step, r)
+		}
+	}()
 	image := w.crash()
 	image.recover()
 	image.checkAll()
@@ -338,7 +348,14 @@ func TestStoreKeepsItsPromisesThroughPowerCuts(t *testing.T) {
 		}
 		w.open()
 		w.createQueue()
-		step := func(f func()) func(*rapid.T) { return func(*rapid.T) { f() } }
+		step := func(f func()) func(*rapid.T) {
+			return func(*rapid.T) {
+				f()
+				if w.failed.Load() != nil {
+					t.Fatal(w.failure)
+				}
+			}
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"publish": step(w.publish), "publish2": step(w.publish), "consume": step(w.consume), "consume2": step(w.consume),
 			"purge": step(w.purge), "meta": step(w.metadata), "create": step(w.createQueue), "delete": step(w.deleteQueue),

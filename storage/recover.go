@@ -133,15 +133,7 @@ func (r *recovery) queue(id uint64) *Queue {
 	return r.last.q
 }
 
-func (r *recovery) replayMessage(at uint32, qid, seq, size uint64, transient bool) error {
-	return r.restore(at, qid, seq, size, transient, false)
-}
-
-func (r *recovery) replayRef(at uint32, qid, seq, size uint64, transient bool) error {
-	return r.restore(at, qid, seq, size, transient, true)
-}
-
-func (r *recovery) restore(at uint32, qid, seq, size uint64, transient, shared bool) error {
+func (r *recovery) replayMessage(at uint32, qid, seq, size uint64, transient, shared bool) error {
 	q := r.queue(qid)
 	if q == nil {
 		return nil
