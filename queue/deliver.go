@@ -61,13 +61,21 @@ func (q *Queue) limit() uint64 {
 	return q.Store.DeliverLimit()
 }
 
-// extendLocked keeps the durable delivery limit well ahead of the deliveries.
+// extendLocked keeps the durable delivery limit well ahead of the deliveries, and of the
+// next message: a purge moves the head of the queue without any.
 func (q *Queue) extendLocked() {
-	if q.Store == nil || q.extending || q.deleted || q.Store.DeliverLimit() >= q.delivered+deliveryAhead/2 {
+	if q.Store == nil || q.extending || q.deleted {
+		return
+	}
+	at := q.delivered
+	if head, _, ok := q.m.Head(); ok {
+		at = max(at, head)
+	}
+	if q.Store.DeliverLimit() >= at+deliveryAhead/2 {
 		return
 	}
 	q.extending = true
-	q.Store.ExtendDeliverLimit(q.delivered+deliveryAhead, q.limitExtended)
+	q.Store.ExtendDeliverLimit(at+deliveryAhead, q.limitExtended)
 }
 
 // limitExtended is called by the store's committer.
