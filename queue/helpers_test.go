@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -254,4 +255,20 @@ func ack(q *Queue, list ...got) {
 	}
 	q.Ack(seqs, &w)
 	w.Flush()
+}
+
+// deadline ends loops that wait for what other goroutines do.
+type deadline struct {
+	t    testing.TB
+	last time.Time
+}
+
+func newDeadline(t testing.TB) deadline { return deadline{t, time.Now().Add(20 * time.Second)} }
+
+func (d deadline) check(what string) {
+	d.t.Helper()
+	if time.Now().After(d.last) {
+		d.t.Fatalf("%s did not come about", what)
+	}
+	runtime.Gosched()
 }
