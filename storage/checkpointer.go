@@ -25,6 +25,13 @@ func (s *Store) checkpointer() {
 		s.fail(err)
 		return
 	}
+	// What was given up must be gone for good, so that the next Open does not meet it.
+	if s.losses > 0 {
+		if err := s.checkpointTo(s.lastSynced()); err != nil {
+			s.fail(err)
+			return
+		}
+	}
 	for {
 		var reply chan error
 		idle := false

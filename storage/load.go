@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -20,8 +21,6 @@ func (r *recovery) loadQueues() error {
 	var count, sum uint64
 	live := make(map[uint64]uint64)
 	err := d.scan([]byte{keyQueue}, true, func(key, value []byte) error {
-		count++
-		sum += digest(key, value)
 		var rec queueRecord
 		p, err := unseal(key, value)
 		if err == nil && len(key) != 9 {
@@ -31,8 +30,10 @@ func (r *recovery) loadQueues() error {
 			err = rec.decode(p)
 		}
 		if err != nil {
-			return s.damaged(&CorruptError{Where: fmt.Sprintf("queue record %x", key[1:]), What: "cannot be read", Err: err}, 0)
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("queue record %x", key[1:]), What: "cannot be read", Err: err})
 		}
+		count++
+		sum += digest(key, value)
 		id := binary.BigEndian.Uint64(key[1:])
 		q := newQueue(s, id, rec.limit)
 		q.next, q.badgerHi, q.changed = rec.next, rec.badgerHi, false
@@ -61,7 +62,23 @@ func (r *recovery) loadQueues() error {
 	if err := r.loadDeletions(); err != nil {
 		return err
 	}
-	return r.loadRecords()
+	if err := r.loadRecords(); err != nil {
+		return err
+	}
+	w := d.writer()
+	for _, key := range r.bad {
+		w.delete(key)
+	}
+	return w.commit()
+}
+
+// giveUp refuses or, under AcceptLoss, has an unreadable key deleted.
+func (r *recovery) giveUp(key []byte, e *CorruptError) error {
+	if err := r.s.damaged(e, 0); err != nil {
+		return err
+	}
+	r.bad = append(r.bad, bytes.Clone(key))
+	return nil
 }
 
 // loadMeta checks that all metadata is there; Scan reads it again.
@@ -69,15 +86,11 @@ func (r *recovery) loadMeta() error {
 	d := r.s.state
 	var count, sum uint64
 	err := d.scan([]byte{keyMeta}, true, func(key, value []byte) error {
+		if _, err := unseal(key, value); err != nil {
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("metadata key %q", key[1:]), What: "cannot be read", Err: err})
+		}
 		count++
 		sum += digest(key, value)
-		if _, err := unseal(key, value); err != nil {
-			e := &CorruptError{Where: fmt.Sprintf("metadata key %q", key[1:]), What: "cannot be read", Err: err}
-			if err := r.s.damaged(e, 0); err != nil {
-				return err
-			}
-			r.s.overlay[string(key[1:])] = overlayEntry{deleted: true}
-		}
 		return nil
 	})
 	if err != nil {
@@ -98,7 +111,7 @@ func (r *recovery) loadLive(want map[uint64]uint64) error {
 	s := r.s
 	err := s.state.scan([]byte{keyLive}, true, func(key, value []byte) error {
 		if len(key) != 17 {
-			return s.damaged(&CorruptError{Where: fmt.Sprintf("live page %x", key), What: "has a malformed key"}, 0)
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("live page %x", key), What: "has a malformed key"})
 		}
 		q := s.queues[binary.BigEndian.Uint64(key[1:])]
 		if q == nil {
@@ -110,7 +123,7 @@ func (r *recovery) loadLive(want map[uint64]uint64) error {
 			err = errLayout
 		}
 		if err != nil {
-			return s.damaged(&CorruptError{Where: fmt.Sprintf("live page %d", no), What: "cannot be read", Queue: q.id, Err: err}, 0)
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("live page %d", no), What: "cannot be read", Queue: q.id, Err: err})
 		}
 		q.live.load(no, p, q.badgerHi)
 		return nil
@@ -163,7 +176,7 @@ func (r *recovery) loadRecords() error {
 	err := s.state.scan([]byte{keyRecord}, false, func(key, _ []byte) error {
 		qid, info, err := parseRecordKey(key)
 		if err != nil {
-			return s.damaged(&CorruptError{Where: fmt.Sprintf("record key %x", key), What: "is malformed", Err: err}, 0)
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("record key %x", key), What: "is malformed", Err: err})
 		}
 		q := s.queues[qid]
 		if q == nil || info.first >= q.badgerHi {
@@ -172,7 +185,7 @@ func (r *recovery) loadRecords() error {
 			return w.err
 		}
 		if n := len(q.records); n > 0 && q.records[n-1].last >= info.first {
-			return s.damaged(&CorruptError{Where: fmt.Sprintf("record key %x", key), What: "overlaps another", Queue: qid, Seq: info.first}, 0)
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("record key %x", key), What: "overlaps another", Queue: qid, Seq: info.first})
 		}
 		q.records = append(q.records, info)
 		return nil
@@ -188,6 +201,7 @@ func (r *recovery) loadRecords() error {
 func (r *recovery) stateBytes(q *Queue) (n uint64, err error) {
 	t := r.s.state.reader()
 	defer t.close()
+	total := q.live.countRange(0, q.badgerHi)
 	covered := uint64(0)
 	for i := range q.records {
 		info := &q.records[i]
@@ -212,7 +226,7 @@ func (r *recovery) stateBytes(q *Queue) (n uint64, err error) {
 			n += b
 		}
 	}
-	if total := q.live.countRange(0, q.badgerHi); covered != total {
+	if covered != total {
 		e := &CorruptError{Where: r.s.state.dir, What: fmt.Sprintf("records of %d messages are missing", total-covered), Queue: q.id}
 		if err := r.s.damaged(e, total-covered); err != nil {
 			return 0, err

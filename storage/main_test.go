@@ -21,9 +21,8 @@ func TestMain(m *testing.M) {
 		_ = flag.Set("rapid.checks", "25") // the flag exists
 	}
 	goleak.VerifyTestMain(m,
-		// Badger's dependencies start these once and never stop them.
-		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
-		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
+		// Badger leaves these behind when it refuses to open.
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"),
 	)
 }

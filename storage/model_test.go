@@ -37,6 +37,8 @@ type world struct {
 
 	failed  atomic.Pointer[string] // a crash image was bad
 	failure string
+
+	dying *atomic.Bool // the store may fail; one per store
 }
 
 type modelQueue struct {
@@ -53,23 +55,29 @@ type modelMessage struct {
 }
 
 func (w *world) options() Options {
+	dying := w.dying
 	return Options{
 		Dir: w.dir, FS: w.fs, Small: true, MinFree: 1 << 20,
 		JournalSegment: 16 << 10, JournalMax: 1 << 20,
-		Log:          zerolog.Nop(),
-		OnFailure:    func(err error) { panic(fmt.Sprintf("store failed: %v", err)) },
+		Log: zerolog.Nop(),
+		OnFailure: func(err error) {
+			if !dying.Load() {
+				panic(fmt.Sprintf("store failed: %v", err))
+			}
+		},
 		afterBarrier: w.afterBarrier, journalDir: "journal",
 	}
 }
 
 func (w *world) open() {
+	w.dying = new(atomic.Bool)
 	w.s = mustOpen(w.t, w.options())
 	w.confirms = newConfirms()
 }
 
 // afterBarrier runs in the checkpointer while the test waits for it.
 func (w *world) afterBarrier(step string) {
-	if w.s == nil || step == "open" || w.rng.IntN(3) != 0 {
+	if w.s == nil || step == "open" || w.dying.Load() || w.rng.IntN(3) != 0 {
 		return
 	}
 	// This is the checkpointer's goroutine: what fails here is told when the test looks.
@@ -79,21 +87,20 @@ func (w *world) afterBarrier(step string) {
 			w.failure = fmt.Sprintf("after barrier %q: %v", step, r)
 		}
 	}()
-	image := w.crash()
+	image := w.crash(w.fs.Clone())
 	image.recover()
 	image.checkAll()
 	mustClose(w.t, image.s)
 	_ = os.RemoveAll(image.dir) // only to save space
 }
 
-// crash returns what the disk would hold if the power went now, without a store on it yet.
-func (w *world) crash() *world {
+// crash returns a world without a store yet: the given journal, and a copy of the state.
+func (w *world) crash(journal *faultfs.FS) *world {
 	c := &world{t: w.t, root: w.root, rng: w.rng, meta: maps.Clone(w.meta), queues: make(map[uint64]*modelQueue), confirm: w.confirm}
 	w.confirms.mu.Lock()
 	c.confirms = &confirms{seqs: slices.Clone(w.confirms.seqs)}
 	w.confirms.mu.Unlock()
-	c.fs = w.fs.Clone()
-	c.fs.PowerCut(w.rng)
+	c.fs = journal
 	for id, q := range w.queues {
 		k := &modelQueue{next: q.next, messages: maps.Clone(q.messages), gone: maps.Clone(q.gone)}
 		c.queues[id] = k
@@ -311,11 +318,14 @@ func (w *world) checkpoint() {
 
 // cut goes on with what a power cut leaves.
 func (w *world) cut() {
-	c := w.crash()
+	w.dying.Store(true)
+	w.fs.PowerCut(w.rng)
+	// Confirms that were on their way when the power went count as given.
+	c := w.crash(w.fs)
 	old, dir := w.s, w.dir
-	w.fs, w.dir, w.queues, w.confirms = c.fs, c.dir, c.queues, c.confirms
+	w.dir, w.queues, w.confirms = c.dir, c.queues, c.confirms
 	w.s = nil
-	mustClose(w.t, old)
+	_ = old.Close()       // its journal is dead
 	_ = os.RemoveAll(dir) // only to save space
 	w.recover()
 }

@@ -52,8 +52,14 @@ func (s *Store) reclaimIfNeeded(idle bool) error {
 
 // reclaim rewrites value log files that are at least half dead and returns how many.
 func (d *stateDB) reclaim(stop <-chan struct{}) (files int, err error) {
-	if err := d.rotate(stop); err != nil {
-		return 0, err
+	// Compaction takes two tables: a lone one in level 0 is left alone, by Flatten too.
+	for range 2 {
+		if err := d.rotate(stop); err != nil {
+			return 0, err
+		}
+		if levels := d.db.Levels(); levels[0].NumTables > 1 || slices.ContainsFunc(levels[1:], func(l badger.LevelInfo) bool { return l.NumTables > 0 }) {
+			break
+		}
 	}
 	if err := d.db.Flatten(1); err != nil {
 		return 0, fmt.Errorf("storage: reclaim: %w", err)

@@ -117,10 +117,21 @@ func entrySum(qid, seq uint64, entry []byte) uint32 {
 
 // write puts the record into w and starts the next one. It returns what was written.
 func (b *recordBuilder) write(w *stateWriter) recordInfo {
-	head := recordHeaderSize + len(b.table)
-	mem := w.alloc(recordKeySize + head + 4 + len(b.entries))
+	mem := w.alloc(recordKeySize + b.size())
 	key := b.info.key(mem[:0:recordKeySize], b.qid)
-	v := mem[recordKeySize:]
+	b.encode(mem[recordKeySize:])
+	w.set(key, mem[recordKeySize:])
+	info := b.info
+	b.reset(b.qid)
+	return info
+}
+
+// size is the length of the value.
+func (b *recordBuilder) size() int { return recordHeaderSize + len(b.table) + 4 + len(b.entries) }
+
+// encode writes the value into v, which has that size.
+func (b *recordBuilder) encode(v []byte) {
+	head := recordHeaderSize + len(b.table)
 	clear(v[:recordHeaderSize])
 	v[0] = recordVersion
 	binary.LittleEndian.PutUint32(v[4:], b.info.count)
@@ -133,10 +144,6 @@ func (b *recordBuilder) write(w *stateWriter) recordInfo {
 	}
 	binary.LittleEndian.PutUint32(v[head:], crc32.Checksum(v[:head], castagnoli))
 	copy(v[head+4:], b.entries)
-	w.set(key, v)
-	info := b.info
-	b.reset(b.qid)
-	return info
 }
 
 // recordView reads a record's value. Slices alias it.

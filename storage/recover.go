@@ -27,7 +27,7 @@ type recovery struct {
 	pos     position // of the batch being replayed
 	partial bool     // a checkpoint was interrupted: sums need not agree
 	sizes   map[*Queue]map[uint64]*[64]uint32
-	drops   []uint64 // queues whose deletion was under way
+	bad     [][]byte // keys given up
 	last    struct { // queue used last
 		id uint64
 		q  *Queue
@@ -64,6 +64,7 @@ func (s *Store) recover() error {
 
 // lose reports something given up under AcceptLoss.
 func (s *Store) lose(l Loss) {
+	s.losses++
 	s.log.Error().Str("where", l.Where).Uint64("queue", l.Queue).Uint64("count", l.Count).Msg("given up: " + l.What)
 	if s.opts.OnLoss != nil {
 		s.opts.OnLoss(l)
@@ -232,11 +233,11 @@ func (r *recovery) finish() error {
 		q.written = q.limit.Load()
 		q.redeliveredBelow = min(q.limit.Load(), q.next)
 		q.delivered.Store(q.redeliveredBelow)
-		bytes, err := r.stateBytes(q)
+		n, err := r.stateBytes(q)
 		if err != nil {
 			return err
 		}
-		q.recoveredBytes = bytes + r.journalBytes(q)
+		q.recoveredBytes = n + r.journalBytes(q)
 		q.averageRecorded()
 	}
 	r.sizes = nil

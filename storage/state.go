@@ -164,6 +164,7 @@ func preflight(dir string) error {
 		return fmt.Errorf("storage: %w", err)
 	}
 	var tables, manifest bool
+	newest := "" // value log
 	for _, e := range entries {
 		name := e.Name()
 		path := filepath.Join(dir, name)
@@ -182,11 +183,18 @@ func preflight(dir string) error {
 				if err := os.Remove(path); err != nil {
 					return fmt.Errorf("storage: %w", err)
 				}
+				continue
+			}
+			if strings.HasSuffix(name, ".vlog") {
+				newest = max(newest, path) // numbers have leading zeros
 			}
 		}
 	}
 	if tables && !manifest {
 		return &CorruptError{Where: dir, What: "MANIFEST is missing beside tables"}
+	}
+	if newest != "" {
+		return protectValueLog(newest)
 	}
 	return nil
 }

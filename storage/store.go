@@ -112,6 +112,7 @@ type Store struct {
 	state     *stateDB
 	committer *committer
 	recovered RecoveryStats
+	losses    int // given up by Open
 
 	wake           chan struct{} // to the committer, capacity 1
 	checkpointWake chan struct{} // to the checkpointer, capacity 1
@@ -223,6 +224,7 @@ func (s *Store) open() (err error) {
 		Dir:         cmp.Or(s.opts.journalDir, filepath.Join(s.opts.Dir, "journal")),
 		SegmentSize: s.opts.JournalSegment,
 		AcceptLoss:  s.opts.AcceptLoss,
+		OnLoss:      s.journalLoss,
 	})
 	if err != nil {
 		return s.journalError(err)
@@ -477,6 +479,11 @@ func (s *Store) awaitSpace(d time.Duration) bool {
 }
 
 func isNoSpace(err error) bool { return errors.Is(err, journal.ErrNoSpace) }
+
+// journalLoss passes on what the journal gave up.
+func (s *Store) journalLoss(l journal.Loss) {
+	s.lose(Loss{Where: l.File, What: fmt.Sprintf("journal from %v to %v: %s", l.From, l.To, l.What)})
+}
 
 // journalError turns the journal's report of damage into this package's.
 func (s *Store) journalError(err error) error {
