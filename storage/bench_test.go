@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -77,6 +78,77 @@ func BenchmarkConfirmed(b *testing.B) {
 			c.mu.Unlock()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/float64(s.batches.Load()), "msgs/batch")
+		})
+	}
+}
+
+// fill publishes n messages of the given size and waits for all confirms.
+func fill(b *testing.B, s *Store, q *Queue, from, n uint64, size int) {
+	b.Helper()
+	c := &windowConfirms{}
+	c.cond.L = &c.mu
+	body := make([]byte, size)
+	for i := from; i < from+n; i++ {
+		c.acquire(4000)
+		m := &Message{Exchange: "ex", RoutingKey: "key", Body: body, Confirm: c, ConfirmSeq: i}
+		m.Targets.Store(1)
+		if err := s.Reserve(size); err != nil {
+			b.Fatal(err)
+		}
+		q.Append(i, m)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.open > 0 {
+		c.cond.Wait()
+	}
+}
+
+// drain reads and settles everything.
+func drain(b *testing.B, q *Queue) (n uint64) {
+	b.Helper()
+	var items []Stored
+	for from := q.State().FirstSeq; ; {
+		var err error
+		items, from, err = q.Read(items[:0], from, 1000, 2<<20)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(items) == 0 {
+			return n
+		}
+		for i := range items {
+			q.Settle(items[i].Seq)
+		}
+		n += uint64(len(items))
+	}
+}
+
+// BenchmarkBacklog fills a queue with 1 KiB messages (1 GiB when b.N is 1 048 576), opens the
+// store again, and drains it.
+func BenchmarkBacklog(b *testing.B) {
+	for _, size := range []int{100, 1024} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			o := Options{Dir: b.TempDir(), Log: zerolog.Nop(), OnFailure: func(err error) { panic(err) }}
+			s := mustOpen(b, o)
+			q := createQueue(b, s)
+			n := uint64(b.N)
+			b.SetBytes(int64(size))
+			b.ResetTimer()
+			start := time.Now()
+			fill(b, s, q, 0, n, size)
+			b.ReportMetric(float64(n)/time.Since(start).Seconds(), "fill/s")
+			mustClose(b, s)
+			start = time.Now()
+			s = mustOpen(b, o)
+			b.ReportMetric(time.Since(start).Seconds()*1000, "open-ms")
+			start = time.Now()
+			if got := drain(b, s.Queue(q.ID())); got != n {
+				b.Fatalf("drained %d of %d", got, n)
+			}
+			b.ReportMetric(float64(n)/time.Since(start).Seconds(), "drain/s")
+			b.StopTimer()
+			mustClose(b, s)
 		})
 	}
 }

@@ -16,17 +16,17 @@ func (s *Store) RefusePublishers() { s.setHeld(heldDead, true) }
 
 // FreeSpace returns the bytes that are free on the file system of the directory.
 func (s *Store) FreeSpace() (uint64, error) {
-	n, err := freeSpace(s.opts.Dir)
-	return uint64(max(n, 0)), err
+	free, _, err := diskSpace(s.opts.Dir)
+	return uint64(max(free, 0)), err
 }
 
 // DiskSize returns the size of the file system that holds dir, or its nearest parent that
 // exists.
 func DiskSize(dir string) (uint64, error) {
 	for {
-		n, err := diskSize(dir)
+		_, total, err := diskSpace(dir)
 		if !errors.Is(err, os.ErrNotExist) || filepath.Dir(dir) == dir {
-			return n, err
+			return uint64(max(total, 0)), err
 		}
 		dir = filepath.Dir(dir)
 	}

@@ -41,11 +41,11 @@ func (s *Store) checkpointer() {
 		case reply = <-s.checkpointNow:
 		case <-s.checkpointWake:
 		case now := <-ticker.C:
-			s.watchSpace()
 			if idle = now.Sub(lastClean) > idleClean; idle {
 				lastClean = now
 			}
 		}
+		s.watchSpace() // also whenever a segment was begun
 		err := s.failure()
 		if err == nil {
 			err = s.checkpointWhileNeeded(reply != nil, idle)
@@ -75,7 +75,11 @@ func (s *Store) checkpointWhileNeeded(forced, idle bool) error {
 		}
 		if first && !need {
 			dead := s.deadBytes.Load()
-			need = dead >= s.cleanTrigger() || idle && (dead > 0 || s.anyDeleted())
+			something := dead > 0 || s.anyDeleted()
+			need = dead >= s.cleanTrigger() || idle && something
+			if last := s.lastSynced(); s.shortOfSpace() && (something || last > upTo) {
+				upTo, need = last, true // whatever it frees
+			}
 		}
 		if !need {
 			return nil

@@ -16,20 +16,12 @@ func datasync(f *os.File) error {
 	}
 }
 
-// freeSpace returns the bytes an unprivileged process can still allocate beside dir.
-func freeSpace(dir string) (int64, error) {
+// diskSpace returns the size of the file system that holds dir and the bytes an unprivileged
+// process can still allocate there.
+func diskSpace(dir string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
-// diskSize returns the size of the file system of dir.
-func diskSize(dir string) (uint64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return st.Blocks * uint64(st.Bsize), nil
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
 }

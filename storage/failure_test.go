@@ -17,18 +17,6 @@ import (
 	"github.com/settmq/settmq/storage/journal/faultfs"
 )
 
-// waitFor polls a condition that another goroutine brings about.
-func waitFor(t tb, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting for %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // publishUntilFailure publishes until the store refuses and returns how many messages it took.
 func publishUntilFailure(s *Store, q *Queue, c *confirms, n uint64) uint64 {
 	for i := range n {

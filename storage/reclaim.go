@@ -24,6 +24,8 @@ const (
 // reclaimTrigger is how many deleted bytes make a reclaim worth its cost.
 func (s *Store) reclaimTrigger(idle bool) uint64 {
 	switch {
+	case s.shortOfSpace():
+		return 1 << 20
 	case s.opts.Small:
 		return 8 << 20
 	case idle:
@@ -43,6 +45,7 @@ func (s *Store) reclaimIfNeeded(idle bool) error {
 	bytes := s.reclaimable
 	s.reclaimable = 0
 	n, err := s.state.reclaim(s.stop)
+	s.reclaims.Add(1)
 	s.log.Debug().Err(err).Uint64("bytes", bytes).Int("count", n).Dur("dur", time.Since(start)).Msg("reclaimed value logs")
 	if errors.Is(err, errClosing) {
 		return nil

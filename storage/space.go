@@ -22,8 +22,31 @@ func (s *Store) cleanTrigger() int64 {
 	return 64 << 20
 }
 
+// smallDisk is the file system size below which the store uses less of it.
+const smallDisk = 4 << 30
+
+// scale lowers the defaults on a small disk. Called before defaults.
+func (o *Options) scale() error {
+	_, total, err := diskSpace(o.Dir)
+	if err != nil {
+		return fmt.Errorf("storage: size of the disk of %s: %w", o.Dir, err)
+	}
+	if total >= smallDisk {
+		return nil
+	}
+	o.Small = true
+	if o.JournalSegment == 0 {
+		// 128 MiB give segments of 2 MiB.
+		o.JournalSegment = min(max(total/64&^(4<<10-1), 256<<10), defaultSegment)
+	}
+	if o.JournalMax == 0 {
+		o.JournalMax = 8 * o.JournalSegment
+	}
+	return nil
+}
+
 func (s *Store) checkSpaceForOpen() error {
-	free, err := freeSpace(s.opts.Dir)
+	free, _, err := diskSpace(s.opts.Dir)
 	if err != nil {
 		return fmt.Errorf("storage: free space of %s: %w", s.opts.Dir, err)
 	}
@@ -35,7 +58,7 @@ func (s *Store) checkSpaceForOpen() error {
 
 // spaceForCheckpoint reports whether Badger may be written to.
 func (s *Store) spaceForCheckpoint() bool {
-	free, err := freeSpace(s.opts.Dir)
+	free, _, err := diskSpace(s.opts.Dir)
 	ok := err == nil && free >= s.stateReserve()
 	if !ok {
 		s.setHeld(heldLowDisk, true)
@@ -43,19 +66,22 @@ func (s *Store) spaceForCheckpoint() bool {
 	return ok
 }
 
-// watchSpace holds publishers while there is less than MinFree, and lets them go on when there is
-// a little more than that.
+// watchSpace holds publishers while there is little space, and lets them go on when there is
+// somewhat more again. They are held early enough for a checkpoint to find room: only it gives
+// journal segments back.
 func (s *Store) watchSpace() {
-	free, err := freeSpace(s.opts.Dir)
+	free, _, err := diskSpace(s.opts.Dir)
 	if err == nil {
 		if n, err2 := s.journal.Free(); err2 == nil {
 			free = min(free, int64(min(n, 1<<62)))
 		}
 	}
-	low := s.held.Load()&heldLowDisk != 0
-	limit := max(s.opts.MinFree, s.stateReserve()/2)
-	if low {
-		limit = max(limit+limit/8, s.stateReserve())
+	limit := max(s.opts.MinFree, s.stateReserve()+2*s.opts.JournalSegment)
+	if s.held.Load()&heldLowDisk != 0 {
+		limit += limit / 16
 	}
 	s.setHeld(heldLowDisk, err != nil || free < limit)
 }
+
+// shortOfSpace reports whether publishers are held for want of disk space.
+func (s *Store) shortOfSpace() bool { return s.held.Load()&(heldLowDisk|heldNoSpace) != 0 }

@@ -30,10 +30,11 @@ type Options struct {
 	// CommitBudget bounds the bytes of messages appended and not yet synced, by default 16 MiB.
 	// Reserve holds publishers above it.
 	CommitBudget int64
-	// MinFree is the free disk space below which publishers are held, by default 64 MiB. What is
-	// there already can still be consumed.
+	// MinFree is the free disk space below which publishers are held, by default 64 MiB; it is
+	// raised to what a checkpoint may need. What is there already can still be consumed.
 	MinFree int64
-	// Small makes the state database use less memory and disk space: for tests and small disks.
+	// Small makes the state database use less memory and disk space. It is set, and the journal's
+	// defaults are lowered, on disks of less than 4 GiB.
 	Small bool
 	// FS is the journal's file system, nil for the real one. It is a seam for tests: the state
 	// database is always on the real one.
@@ -74,9 +75,6 @@ const (
 )
 
 func (o *Options) defaults() error {
-	if o.Dir == "" {
-		return errors.New("storage: no directory given")
-	}
 	if o.JournalSegment == 0 {
 		o.JournalSegment = defaultSegment
 	}
@@ -157,9 +155,9 @@ type Store struct {
 	filesClosed bool          // guarded by readGate
 	oldest      atomic.Uint64 // oldest segment that may hold anything live
 
-	batches, checkpoints atomic.Uint64
-	deadBytes            atomic.Int64 // estimate of what settled in Badger since the last clean-up
-	reclaimable          uint64       // deleted from Badger since the last reclaim; owned by the checkpointer
+	batches, checkpoints, reclaims atomic.Uint64
+	deadBytes                      atomic.Int64 // estimate of what settled in Badger since the last clean-up
+	reclaimable                    uint64       // deleted from Badger since the last reclaim; owned by the checkpointer
 }
 
 const (
@@ -173,11 +171,14 @@ const (
 // ErrLocked, ErrNewerFormat, ErrDiskFull or a *CorruptError, possibly wrapped, if that is why it
 // failed. Metadata is read with Scan, queues by their ids with Queue.
 func Open(o Options) (*Store, error) {
-	if err := o.defaults(); err != nil {
-		return nil, err
+	if o.Dir == "" {
+		return nil, errors.New("storage: no directory given")
 	}
 	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
+	}
+	if err := errors.Join(o.scale(), o.defaults()); err != nil {
+		return nil, err
 	}
 	s := &Store{
 		opts:           o,
