@@ -43,6 +43,9 @@ func (v *VHost) Bind(a Actor, s BindingSpec) *amqp.Error {
 		v.putBindingLocked(id, b, &c)
 	}
 	ticket := v.applyLocked(c)
+	if b.durable() {
+		ticket = v.last // also of one who made the same binding just before
+	}
 	v.mu.Unlock()
 	return wait(ticket)
 }
@@ -64,8 +67,9 @@ func (v *VHost) Unbind(a Actor, s BindingSpec) *amqp.Error {
 	v.mu.Lock()
 	b, err := v.resolveLocked(System{}, s)
 	if err != nil {
+		ticket := v.last
 		v.mu.Unlock()
-		return nil
+		return wait(ticket)
 	}
 	var c storage.Change
 	id := b.id()
@@ -79,6 +83,9 @@ func (v *VHost) Unbind(a Actor, s BindingSpec) *amqp.Error {
 		v.removeBindingLocked(id, have, &c)
 	}
 	ticket := v.applyLocked(c)
+	if ticket == nil {
+		ticket = v.last
+	}
 	v.mu.Unlock()
 	return wait(ticket)
 }

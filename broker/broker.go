@@ -136,7 +136,11 @@ func (b *Broker) load(first FirstRun) error {
 	if err != nil {
 		return fmt.Errorf("vhosts: %w", err)
 	}
-	if len(b.vhosts) == 0 {
+	ran, err := b.ranBefore()
+	if err != nil {
+		return err
+	}
+	if !ran {
 		return b.firstRun(first)
 	}
 	for _, l := range []struct {
@@ -166,12 +170,28 @@ func (b *Broker) load(first FirstRun) error {
 	return nil
 }
 
-func (b *Broker) firstRun(f FirstRun) error {
-	if _, err := b.CreateVHost(f.VHost); err != nil {
-		return err
-	}
-	if f.User == "" {
+// ranMark is there from the first run on: what an operator deletes later must not come
+// back, least of all a user with a known password.
+var ranMark = metaKey(keySetting, "ran")
+
+func (b *Broker) ranBefore() (ran bool, err error) {
+	ran = len(b.vhosts) > 0
+	err = b.store.Scan(ranMark, func(k, _ []byte) error {
+		ran = true
 		return nil
+	})
+	return ran, err
+}
+
+// firstRun makes the first vhost and user, both or none.
+func (b *Broker) firstRun(f FirstRun) error {
+	b.vhosts[f.VHost] = newVHost(b, f.VHost)
+	c := storage.Change{Put: []storage.KV{
+		{Key: metaKey(keyVHost, f.VHost), Value: encodeRecord(vhostRecord{})},
+		{Key: ranMark, Value: encodeRecord(struct{}{})},
+	}}
+	if f.User == "" {
+		return b.store.Apply(c).Wait()
 	}
 	hash, err := auth.HashPassword(f.Password)
 	if err != nil {
@@ -181,10 +201,10 @@ func (b *Broker) firstRun(f FirstRun) error {
 	if err != nil {
 		return fmt.Errorf("default permissions: %w", err)
 	}
-	return b.users.apply(
+	return b.users.begin([]usersChange{
 		b.users.put(&auth.User{Name: f.User, PasswordHash: hash, Algorithm: auth.SHA256, Tags: f.Tags}),
 		b.users.grant(f.User, f.VHost, p),
-	)
+	}, c).Wait()
 }
 
 func (b *Broker) vhostOf(key []byte, name string) (*VHost, error) {

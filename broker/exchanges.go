@@ -33,8 +33,12 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 	}
 	v.mu.Lock()
 	if x, ok := v.exchanges[d.Name]; ok {
-		defer v.mu.Unlock()
-		return v.checkExchangeEquivalent(x, d)
+		err, ticket := v.checkExchangeEquivalent(x, d), v.last
+		v.mu.Unlock()
+		if err == nil && x.Durable {
+			err = wait(ticket) // whoever made it may still be waiting for the disk
+		}
+		return err
 	}
 	x, err := v.newExchange(a, d)
 	if err == nil && v.deleted {
@@ -133,8 +137,9 @@ func (v *VHost) DeleteExchange(a Actor, name string, ifUnused bool) *amqp.Error 
 	v.mu.Lock()
 	x, ok := v.exchanges[name]
 	if !ok {
+		ticket := v.last
 		v.mu.Unlock()
-		return nil
+		return wait(ticket)
 	}
 	if ifUnused && len(x.outbound) > 0 {
 		v.mu.Unlock()

@@ -39,6 +39,9 @@ func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
 	im.apply()
 	users := im.usersChanges()
 	ticket := b.users.begin(users, im.change)
+	for _, v := range locked {
+		v.last = ticket
+	}
 	unlockVHosts(locked)
 	b.mu.Unlock()
 	return im.report, ticket.Wait()

@@ -39,8 +39,12 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (*queue.Queue, *amqp.Error
 	}
 	v.mu.Lock()
 	if q, ok := v.queues[d.Name]; ok {
-		defer v.mu.Unlock()
-		return q, v.checkQueueEquivalent(a, q, d)
+		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
+		v.mu.Unlock()
+		if err == nil && q.Durable {
+			err = wait(ticket) // whoever made it may still be waiting for the disk
+		}
+		return q, err
 	}
 	err := v.checkQueueArguments(d)
 	if err == nil && v.deleted {
@@ -171,8 +175,9 @@ func (v *VHost) DeleteQueue(a Actor, name string, ifUnused, ifEmpty bool) (int, 
 	v.mu.Lock()
 	q := v.queues[name]
 	if q == nil {
+		ticket := v.last
 		v.mu.Unlock()
-		return 0, nil
+		return 0, wait(ticket)
 	}
 	if err := v.checkOwner(a, q); err != nil {
 		v.mu.Unlock()

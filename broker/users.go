@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -172,8 +173,15 @@ func (u *Users) Put(usr *auth.User) error { return u.apply(u.put(usr)) }
 // Delete removes a user with its permissions; an unknown one is no error.
 func (u *Users) Delete(name string) error { return u.apply(u.remove(name)) }
 
+// ErrNoSuchUser is returned by Grant and GrantTopic: rights that wait for a user to be made
+// would be a surprise.
+var ErrNoSuchUser = errors.New("no such user")
+
 // Grant sets the permissions of a user in a vhost.
 func (u *Users) Grant(user, vhost string, p auth.Permissions) error {
+	if u.User(user) == nil {
+		return ErrNoSuchUser
+	}
 	return u.apply(u.grant(user, vhost, p))
 }
 
@@ -182,19 +190,23 @@ func (u *Users) Revoke(user, vhost string) error {
 	g := grant{user, vhost}
 	return u.apply(usersChange{
 		Change: storage.Change{Delete: [][]byte{metaKey(keyPermission, user, vhost)}},
-		commit: func() { delete(u.permissions, g) },
+		commit: func(*storage.Change) { delete(u.permissions, g) },
 	})
 }
 
 // GrantTopic sets the topic permission of a user for one exchange of a vhost.
 func (u *Users) GrantTopic(user, vhost string, t auth.TopicPermission) error {
+	if u.User(user) == nil {
+		return ErrNoSuchUser
+	}
 	return u.apply(u.grantTopic(user, vhost, t))
 }
 
-// usersChange is a change of the store and of the maps, made under the lock together.
+// usersChange is a change of the store and of the maps, made under the lock together. What
+// it takes from the store may depend on the maps: commit adds that.
 type usersChange struct {
 	storage.Change
-	commit func()
+	commit func(*storage.Change)
 }
 
 // apply makes changes at once; they take effect on live connections with the next thing
@@ -207,7 +219,7 @@ func (u *Users) apply(changes ...usersChange) error {
 func (u *Users) begin(changes []usersChange, all storage.Change) *storage.Ticket {
 	u.mu.Lock()
 	for _, c := range changes {
-		c.commit()
+		c.commit(&all)
 		all.Put = append(all.Put, c.Put...)
 		all.Delete = append(all.Delete, c.Change.Delete...)
 	}
@@ -220,44 +232,36 @@ func (u *Users) begin(changes []usersChange, all storage.Change) *storage.Ticket
 func (u *Users) put(usr *auth.User) usersChange {
 	return usersChange{
 		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyUser, usr.Name), Value: usr.Marshal()}}},
-		commit: func() { u.users[usr.Name] = usr },
+		commit: func(*storage.Change) { u.users[usr.Name] = usr },
 	}
 }
 
 func (u *Users) remove(name string) usersChange {
-	c := usersChange{Change: storage.Change{Delete: [][]byte{metaKey(keyUser, name)}}}
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	var grants []grant
-	for g := range u.permissions {
-		if g.user == name {
-			grants = append(grants, g)
-			c.Change.Delete = append(c.Change.Delete, metaKey(keyPermission, g.user, g.vhost))
-		}
-	}
-	for g, topics := range u.topics {
-		if g.user != name {
-			continue
-		}
-		grants = append(grants, g)
-		for _, t := range topics {
-			c.Change.Delete = append(c.Change.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.Exchange))
-		}
-	}
-	c.commit = func() {
+	return usersChange{commit: func(all *storage.Change) {
+		all.Delete = append(all.Delete, metaKey(keyUser, name))
 		delete(u.users, name)
-		for _, g := range grants {
-			delete(u.permissions, g)
+		for g := range u.permissions {
+			if g.user == name {
+				all.Delete = append(all.Delete, metaKey(keyPermission, g.user, g.vhost))
+				delete(u.permissions, g)
+			}
+		}
+		for g, topics := range u.topics {
+			if g.user != name {
+				continue
+			}
+			for _, t := range topics {
+				all.Delete = append(all.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.Exchange))
+			}
 			delete(u.topics, g)
 		}
-	}
-	return c
+	}}
 }
 
 func (u *Users) grant(user, vhost string, p auth.Permissions) usersChange {
 	return usersChange{
 		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyPermission, user, vhost), Value: p.Marshal()}}},
-		commit: func() { u.permissions[grant{user, vhost}] = p },
+		commit: func(*storage.Change) { u.permissions[grant{user, vhost}] = p },
 	}
 }
 
@@ -265,7 +269,7 @@ func (u *Users) grantTopic(user, vhost string, t auth.TopicPermission) usersChan
 	g := grant{user, vhost}
 	return usersChange{
 		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyTopicPermission, user, vhost, t.Exchange), Value: t.Marshal()}}},
-		commit: func() {
+		commit: func(*storage.Change) {
 			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o auth.TopicPermission) bool { return o.Exchange == t.Exchange })
 			u.topics[g] = append(rest, t)
 		},

@@ -22,6 +22,7 @@ type VHost struct {
 	inbound   map[exchange.Destination]map[bindingID]*Binding // by destination
 	exclusive map[uint64]map[*queue.Queue]struct{}            // by owning connection
 	deleted   bool
+	last      *storage.Ticket // of the newest change that is to last
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
@@ -230,11 +231,13 @@ func (v *VHost) applyLocked(c storage.Change) *storage.Ticket {
 	if len(c.Put) == 0 && len(c.Delete) == 0 && len(c.CreateQueues) == 0 && len(c.DeleteQueues) == 0 {
 		return nil
 	}
-	return v.broker.store.Apply(c)
+	v.last = v.broker.store.Apply(c)
+	return v.last
 }
 
 // wait returns when the change behind t is on disk. A nil ticket stands for a change that
-// nothing durable took part in.
+// nothing durable took part in. Operations that find their work done already wait for the
+// newest change of the vhost: it may have been done a moment ago and not be on disk yet.
 func wait(t *storage.Ticket) *amqp.Error {
 	if t == nil {
 		return nil
