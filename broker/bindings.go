@@ -54,7 +54,7 @@ func (v *VHost) Bind(a Actor, s BindingSpec) *amqp.Error {
 func (v *VHost) putBindingLocked(id bindingID, b *Binding, c *storage.Change) {
 	v.addBindingLocked(id, b)
 	if b.durable() {
-		c.Put = append(c.Put, storage.KV{Key: v.bindingKey(id), Value: encodeRecord(bindingRecord{})})
+		c.Put = append(c.Put, storage.KV{Key: v.bindingKey(id), Value: encodeRecord(id.record())})
 	}
 }
 

@@ -255,12 +255,19 @@ func (b *Broker) loadQueue(names []string, key, value []byte) error {
 	return nil
 }
 
-func (b *Broker) loadBinding(names []string, key, _ []byte) error {
+func (b *Broker) loadBinding(names []string, key, value []byte) error {
 	v, err := b.vhostOf(key, names[0])
 	if err != nil {
 		return err
 	}
-	args, err := decodeArguments([]byte(names[5]))
+	var r bindingRecord
+	if err := decodeRecord(key, value, &r); err != nil {
+		return err
+	}
+	if r.Arguments == nil {
+		r.Arguments = []byte(names[5])
+	}
+	args, err := decodeArguments(r.Arguments)
 	if err != nil {
 		return fmt.Errorf("binding %q: %w", key, err)
 	}

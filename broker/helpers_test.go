@@ -162,8 +162,8 @@ func permissions(t testing.TB, configure, write, read string) auth.Permissions {
 // slowDisk is a journal file system whose syncs wait while it is closed.
 type slowDisk struct {
 	journal.FS
-	mu   sync.RWMutex // held for writing while closed
-	sync chan struct{}
+	mu   sync.RWMutex  // held for writing while closed
+	sync chan struct{} // gets a value when a sync begins and somebody waits for that
 }
 
 func (d *slowDisk) OpenFile(name string, create bool) (journal.File, error) {

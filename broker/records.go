@@ -14,7 +14,7 @@ const (
 	keyVHost           = 'v' // name
 	keyExchange        = 'x' // vhost, name
 	keyQueue           = 'q' // vhost, name
-	keyBinding         = 'b' // vhost, source, destination kind, destination, routing key, arguments
+	keyBinding         = 'b' // vhost, source, destination kind, destination, routing key, arguments or their SHA-256
 	keyUser            = 'u' // name
 	keyPermission      = 'p' // user, vhost
 	keyTopicPermission = 't' // user, vhost, exchange
@@ -88,7 +88,9 @@ type queueRecord struct {
 	Arguments  []byte `json:"arguments,omitempty"`
 }
 
-type bindingRecord struct{} // the key says it all
+type bindingRecord struct {
+	Arguments []byte `json:"arguments,omitempty"` // if they are too long for the key
+}
 
 func encodeArguments(t amqp.Table) []byte {
 	if len(t) == 0 {

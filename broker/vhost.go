@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/sha256"
 	"sync"
 	"sync/atomic"
 
@@ -166,7 +167,28 @@ func (v *VHost) bindingKey(id bindingID) []byte {
 	if id.toQueue {
 		kind = "q"
 	}
-	return metaKey(keyBinding, v.name, id.source, kind, id.destination, id.key, id.arguments)
+	return metaKey(keyBinding, v.name, id.source, kind, id.destination, id.key, id.keyArguments())
+}
+
+// longArguments is the length from which encoded arguments do not stand in the key of a
+// binding's record: the state database takes keys of 65000 bytes at most.
+const longArguments = 1 << 10
+
+// keyArguments are the arguments as they stand in the key: whole, or a digest of many.
+func (id bindingID) keyArguments() string {
+	if len(id.arguments) < longArguments {
+		return id.arguments
+	}
+	sum := sha256.Sum256([]byte(id.arguments))
+	return string(sum[:])
+}
+
+// record is what is stored beside the key.
+func (id bindingID) record() bindingRecord {
+	if len(id.arguments) < longArguments {
+		return bindingRecord{}
+	}
+	return bindingRecord{Arguments: []byte(id.arguments)}
 }
 
 // removeBindingLocked takes a binding away and, with the last one of an auto-delete
