@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/queue"
-	"github.com/settmq/settmq/storage/journal"
 	"github.com/settmq/settmq/storage/journal/faultfs"
 )
 
@@ -256,12 +256,6 @@ func TestBindingWithHugeArgumentsOutlivesACheckpoint(t *testing.T) {
 // TestRepeatedDeclareWaitsForTheFirst: whoever finds a thing made must not be told so before
 // it is on disk, although another connection is the one that made it.
 func TestRepeatedDeclareWaitsForTheFirst(t *testing.T) {
-	v0 := func(t *testing.T) (*VHost, *slowDisk) {
-		disk := &slowDisk{FS: faultfs.New(1), sync: make(chan struct{})}
-		var fs journal.FS = disk
-		b := newBroker(t, func(o *Options) { o.Storage.FS = fs })
-		return b.VHost("/"), disk
-	}
 	a := actor{id: 1}
 	declare := func(v *VHost) *amqp.Error {
 		_, err := v.DeclareQueue(a, QueueDeclare{Name: "q", Durable: true})
@@ -288,30 +282,31 @@ func TestRepeatedDeclareWaitsForTheFirst(t *testing.T) {
 		{"unbind", func(t *testing.T, v *VHost) { must(t, v.Bind(a, spec)) }, func(v *VHost) *amqp.Error { return v.Unbind(a, spec) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, disk := v0(t)
-			declareQueue(t, v, "kept", true)
-			if tt.prepare != nil {
-				tt.prepare(t, v)
-			}
-			disk.mu.Lock()
-			first, second := make(chan *amqp.Error, 1), make(chan *amqp.Error, 1)
-			go func() { first <- tt.op(v) }()
-			<-disk.sync // the first is in the journal and waits
-			go func() { second <- tt.op(v) }()
-			// The second cannot finish while the disk stands still: give it every chance.
-			for range 1000 {
-				select {
-				case err := <-second:
-					disk.mu.Unlock()
-					t.Fatalf("the second was told %v before the first was on disk", err)
-				default:
-					v.mu.Lock() // lets the second come to its end
-					v.mu.Unlock()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				disk := &slowDisk{FS: faultfs.New(1)}
+				b := open(t, testOptions(t, dir, disk))
+				defer closeBroker(t, b)
+				v := b.VHost("/")
+				declareQueue(t, v, "kept", true)
+				if tt.prepare != nil {
+					tt.prepare(t, v)
 				}
-			}
-			disk.mu.Unlock()
-			must(t, <-first)
-			must(t, <-second)
+				disk.close()
+				defer disk.open()
+				results := make(chan *amqp.Error, 2)
+				for range 2 {
+					go func() { results <- tt.op(v) }()
+					synctest.Wait() // it waits for the disk, or has come to its end
+					if len(results) > 0 {
+						t.Fatalf("somebody was told %v while nothing reached the disk", <-results)
+					}
+				}
+				disk.open()
+				must(t, <-results)
+				must(t, <-results)
+				disk.close()
+			})
 		})
 	}
 }

@@ -162,8 +162,21 @@ func permissions(t testing.TB, configure, write, read string) auth.Permissions {
 // slowDisk is a journal file system whose syncs wait while it is closed.
 type slowDisk struct {
 	journal.FS
-	mu   sync.RWMutex  // held for writing while closed
-	sync chan struct{} // gets a value when a sync begins and somebody waits for that
+	mu     sync.Mutex
+	closed chan struct{} // guarded by mu: syncs wait for it, nil if they need not
+}
+
+func (d *slowDisk) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = make(chan struct{})
+}
+
+func (d *slowDisk) open() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.closed)
+	d.closed = nil
 }
 
 func (d *slowDisk) OpenFile(name string, create bool) (journal.File, error) {
@@ -177,11 +190,11 @@ type slowFile struct {
 }
 
 func (f slowFile) Sync() error {
-	select {
-	case f.d.sync <- struct{}{}: // somebody waits to see a sync begin
-	default:
+	f.d.mu.Lock()
+	closed := f.d.closed
+	f.d.mu.Unlock()
+	if closed != nil {
+		<-closed
 	}
-	f.d.mu.RLock()
-	defer f.d.mu.RUnlock()
 	return f.File.Sync()
 }

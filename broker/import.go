@@ -203,7 +203,9 @@ func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]
 		im.problem("%s: %s", what, err.Text)
 	}
 	key := [2]string{b.VHost, b.Destination}
-	if _, coming := exchanges[key]; b.ToExchange && !coming && v.exchanges[b.Destination] == nil {
+	if b.ToExchange && b.Destination == "" {
+		im.problem("%s: nothing can be bound to the default exchange", what)
+	} else if _, coming := exchanges[key]; b.ToExchange && !coming && v.exchanges[b.Destination] == nil {
 		im.problem("%s: there is no such exchange", what)
 	}
 	if !b.ToExchange && !queues[key] && v.queues[b.Destination] == nil {

@@ -1,0 +1,152 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/broker/definitions"
+)
+
+const exported = `{
+ "rabbit_version": "3.13.7",
+ "users": [
+  {"name": "ann", "password_hash": "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ["administrator"]},
+  {"name": "guest", "password_hash": "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ""}
+ ],
+ "vhosts": [{"name": "/"}, {"name": "prod"}],
+ "permissions": [
+  {"user": "ann", "vhost": "prod", "configure": ".*", "write": "^(?!amq\\.).*", "read": ".*"},
+  {"user": "guest", "vhost": "/", "configure": "", "write": "", "read": ".*"}
+ ],
+ "topic_permissions": [{"user": "ann", "vhost": "prod", "exchange": "events", "write": "^ann", "read": ".*"}],
+ "policies": [{"vhost": "prod", "name": "p", "pattern": ".*", "apply-to": "all", "definition": {"max-length": 5}, "priority": 0}],
+ "parameters": [],
+ "global_parameters": [{"name": "cluster_name", "value": "old"}],
+ "exchanges": [
+  {"name": "events", "vhost": "prod", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {"alternate-exchange": "lost"}},
+  {"name": "lost", "vhost": "prod", "type": "fanout", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}
+ ],
+ "queues": [
+  {"name": "all", "vhost": "prod", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "classic"}},
+  {"name": "amq.gen-old", "vhost": "prod", "durable": true, "auto_delete": false, "arguments": {}},
+  {"name": "all", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}
+ ],
+ "bindings": [
+  {"source": "events", "vhost": "prod", "destination": "all", "destination_type": "queue", "routing_key": "#.created", "arguments": {}},
+  {"source": "events", "vhost": "prod", "destination": "lost", "destination_type": "exchange", "routing_key": "x", "arguments": {}},
+  {"source": "lost", "vhost": "prod", "destination": "amq.gen-old", "destination_type": "queue", "routing_key": "", "arguments": {}}
+ ]
+}`
+
+func parse(t testing.TB, text string) *definitions.Definitions {
+	t.Helper()
+	d, err := definitions.Parse(strings.NewReader(text), definitions.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestImportTakesEverythingOverAndIsIdempotent imports twice, restarts, and imports again.
+func TestImportTakesEverythingOverAndIsIdempotent(t *testing.T) {
+	o := testOptions(t, t.TempDir(), nil)
+	b := open(t, o)
+	d := parse(t, exported)
+	report, err := b.Import(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (ImportReport{VHosts: 1, Users: 2, Permissions: 3, Exchanges: 2, Queues: 3, Bindings: 3, Kept: 2}); report != want {
+		t.Errorf("first import: %+v\nwant %+v", report, want)
+	}
+	before := snapshot(b.VHost("prod")).String()
+	again := ImportReport{Users: 2, Permissions: 3, Present: 8, Kept: 2}
+	if report, err = b.Import(d); err != nil || report != again {
+		t.Errorf("second import: %+v, %v", report, err)
+	}
+	closeBroker(t, b)
+	b = open(t, o)
+	defer closeBroker(t, b)
+	if after := snapshot(b.VHost("prod")).String(); after != before {
+		t.Errorf("after a restart\n%s\nbefore\n%s", after, before)
+	}
+	if report, err = b.Import(d); err != nil || report != again {
+		t.Errorf("import after a restart: %+v, %v", report, err)
+	}
+	if _, err := b.Users().Authenticate("ann", "test12", localhost); err != nil {
+		t.Errorf("login with the imported hash: %v", err)
+	}
+	r := b.VHost("prod").NewRouter()
+	expectRoute(t, r, "events", "order.created", "all")
+	expectRoute(t, r, "events", "other", "amq.gen-old")
+	if b.Users().MayEnter("guest", "prod") || !b.Users().MayEnter("ann", "prod") {
+		t.Error("permissions differ from the file's")
+	}
+}
+
+// TestImportIsAllOrNothing: one problem anywhere and nothing changes; all problems are named.
+func TestImportIsAllOrNothing(t *testing.T) {
+	b := newBroker(t)
+	v := b.VHost("/")
+	declareQueue(t, v, "q", false)
+	declareExchange(t, v, "x", "direct")
+	before := snapshot(v).String()
+	for _, tt := range []struct{ name, text, problem string }{
+		{"queue of other properties", `{"queues": [{"name": "new", "vhost": "/", "durable": true}, {"name": "q", "vhost": "/", "durable": true}]}`, "inequivalent arg 'durable' for queue 'q'"},
+		{"exchange of another type", `{"queues": [{"name": "new", "vhost": "/", "durable": true}], "exchanges": [{"name": "x", "vhost": "/", "type": "fanout", "durable": true}]}`, "inequivalent arg 'type' for exchange 'x'"},
+		{"queue type that is not there", `{"queues": [{"name": "new", "vhost": "/", "durable": true, "arguments": {"x-queue-type": "stream"}}]}`, "x-queue-type"},
+		{"binding from nowhere", `{"queues": [{"name": "new", "vhost": "/", "durable": true}], "bindings": [{"source": "none", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such source"},
+		{"binding to nowhere", `{"bindings": [{"source": "x", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such queue"},
+		{"reserved queue name", `{"queues": [{"name": "amq.mine", "vhost": "/", "durable": true}]}`, "reserved name"},
+		{"reserved exchange name", `{"exchanges": [{"name": "amq.mine", "vhost": "/", "type": "fanout", "durable": true}]}`, "reserved prefix"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			report, err := b.Import(parse(t, tt.text))
+			if err == nil || !strings.Contains(err.Error(), tt.problem) {
+				t.Errorf("got %v, want a problem with %q", err, tt.problem)
+			}
+			if report != (ImportReport{}) {
+				t.Errorf("report of nothing: %+v", report)
+			}
+			if after := snapshot(v).String(); after != before {
+				t.Errorf("changed to\n%s", after)
+			}
+		})
+	}
+	// A program that embeds the broker may import what no parser has seen.
+	for name, d := range map[string]*definitions.Definitions{
+		"unknown vhost":                   {Queues: []definitions.Queue{{VHost: "none", Name: "new", Durable: true}}},
+		"unknown user":                    {Permissions: []definitions.Permission{{User: "none", VHost: "/"}}},
+		"unknown type":                    {Exchanges: []definitions.Exchange{{VHost: "/", Name: "new", Type: "none"}}},
+		"binding to the default exchange": {Bindings: []definitions.Binding{{VHost: "/", Source: "x", ToExchange: true}}},
+		"a bad match":                     {Bindings: []definitions.Binding{{VHost: "/", Source: "amq.headers", Destination: "q", Arguments: amqp.Table{field("x-match", amqp.String("none"))}}}},
+		"many": {
+			VHosts: []definitions.VHost{{Name: "new"}}, Users: []definitions.User{{}},
+			Queues: []definitions.Queue{{VHost: "new", Name: "ok", Durable: true}, {VHost: "none", Name: "a"}, {VHost: "gone", Name: "b"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := b.Import(d)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if name == "many" && (!strings.Contains(err.Error(), "'none'") || !strings.Contains(err.Error(), "'gone'")) {
+				t.Errorf("not all problems are named: %v", err)
+			}
+			if b.VHost("new") != nil || snapshot(v).String() != before {
+				t.Error("something changed")
+			}
+		})
+	}
+}
+
+func TestImportRespectsTheVHostLimit(t *testing.T) {
+	b := newBroker(t, func(o *Options) { o.Limits.MaxVHosts = 2 })
+	if _, err := b.Import(parse(t, `{"vhosts": [{"name": "a"}, {"name": "b"}]}`)); err == nil || b.VHost("a") != nil {
+		t.Errorf("three vhosts of two: %v", err)
+	}
+	if _, err := b.Import(parse(t, `{"vhosts": [{"name": "a"}, {"name": "/"}]}`)); err != nil {
+		t.Error(err)
+	}
+}
