@@ -14,7 +14,6 @@ type windowConfirms struct {
 	mu   sync.Mutex
 	cond sync.Cond
 	open int
-	dups int
 }
 
 func (c *windowConfirms) Confirm(seqs []uint64) {

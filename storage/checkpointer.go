@@ -84,13 +84,17 @@ func (s *Store) checkpointWhileNeeded(forced, idle bool) error {
 		if !need {
 			return nil
 		}
-		if !s.spaceForCheckpoint() {
+		upTo, ok := s.spaceForCheckpoint(upTo)
+		if !ok {
 			return nil
 		}
-		if err := s.checkpointTo(upTo); err != nil {
+		err := s.checkpointTo(upTo)
+		s.allotted.Store(0)
+		if err != nil {
 			return err
 		}
 		s.journalSize()
+		s.watchSpace()
 		select {
 		case <-s.stop:
 			return nil

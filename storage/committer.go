@@ -215,7 +215,9 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 		} else {
 			n := refOverhead
 			if p.m.batch != c.batch {
-				n = p.m.size()
+				if n = p.m.size(); int64(n) > q.s.largest.Load() {
+					q.s.largest.Store(int64(n))
+				}
 			}
 			if size > 0 && size+n > maxBatch {
 				more = true

@@ -38,16 +38,6 @@ func (c *cursor) byte() byte {
 	return v
 }
 
-func (c *cursor) uint32() uint32 {
-	if len(c.b) < 4 {
-		c.fail(errShort)
-		return 0
-	}
-	v := binary.LittleEndian.Uint32(c.b)
-	c.b = c.b[4:]
-	return v
-}
-
 func (c *cursor) uint64() uint64 {
 	if len(c.b) < 8 {
 		c.fail(errShort)

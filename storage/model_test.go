@@ -21,10 +21,9 @@ import (
 
 // world is a store on a disk that can lose its power, and what a broker would know about it.
 type world struct {
-	t      *rapid.T
-	root   string
-	images int
-	rng    *rand.Rand
+	t    *rapid.T
+	root string
+	rng  *rand.Rand
 
 	fs       *faultfs.FS
 	dir      string

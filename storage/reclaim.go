@@ -38,7 +38,11 @@ func (s *Store) reclaimTrigger(idle bool) uint64 {
 
 // reclaimIfNeeded gives back the space of deleted values. Called by the checkpointer only.
 func (s *Store) reclaimIfNeeded(idle bool) error {
-	if s.reclaimable < s.reclaimTrigger(idle) || !s.spaceForCheckpoint() {
+	if s.reclaimable < s.reclaimTrigger(idle) {
+		return nil
+	}
+	// Filler, tables, and the living half of a value log.
+	if free, _, err := diskSpace(s.opts.Dir); err != nil || free < s.stateReserve()*3/2 {
 		return nil
 	}
 	start := time.Now()

@@ -146,6 +146,7 @@ func (r *recovery) replayMessage(at uint32, qid, seq, size uint64, transient, sh
 	if transient || seq < q.badgerHi {
 		return nil // gone, or what Badger says about it is newer
 	}
+	r.s.largest.Store(max(r.s.largest.Load(), int64(size)))
 	q.live.add(seq, false)
 	q.live.setLocation(seq, makeLocation(r.pos, at, shared))
 	words := r.sizes[q]

@@ -5,13 +5,13 @@ import "fmt"
 // Badger writes through mappings of sparse files: on a full disk it dies of SIGBUS instead of
 // returning an error. So it is never let near one.
 
-// stateReserve is the free space that opening the state database, or a checkpoint, may take
-// without asking again: two memtable logs of twice their size, a value log file and tables.
+// stateReserve is the free space that Badger may take for itself whatever it is asked to write: a
+// memtable's log, its table, and some more.
 func (s *Store) stateReserve() int64 {
 	if s.opts.Small {
-		return 40 << 20
+		return 16 << 20
 	}
-	return 192 << 20
+	return 64 << 20
 }
 
 // cleanTrigger is how many dead bytes make a checkpoint clean up.
@@ -42,6 +42,9 @@ func (o *Options) scale() error {
 	if o.JournalMax == 0 {
 		o.JournalMax = 8 * o.JournalSegment
 	}
+	if o.CommitBudget == 0 {
+		o.CommitBudget = min(max(total/32, 1<<20), defaultBudget)
+	}
 	return nil
 }
 
@@ -56,14 +59,23 @@ func (s *Store) checkSpaceForOpen() error {
 	return nil
 }
 
-// spaceForCheckpoint reports whether Badger may be written to.
-func (s *Store) spaceForCheckpoint() bool {
+// spaceForCheckpoint returns up to which segment, at most upTo, a checkpoint may go: everything in
+// the segments may be alive and need as much room in Badger before they are given back.
+func (s *Store) spaceForCheckpoint(upTo uint64) (limited uint64, ok bool) {
 	free, _, err := diskSpace(s.opts.Dir)
-	ok := err == nil && free >= s.stateReserve()
-	if !ok {
-		s.setHeld(heldLowDisk, true)
+	oldest := s.oldest.Load()
+	spare := free - s.stateReserve()
+	if upTo > oldest {
+		spare -= s.largest.Load() // it may reach far beyond its first segment
 	}
-	return ok
+	if err != nil || spare < 0 {
+		s.setHeld(heldLowDisk, true)
+		return oldest, false
+	}
+	limited = min(upTo, oldest+uint64(spare/s.opts.JournalSegment))
+	// Publishers must leave that much alone meanwhile.
+	s.allotted.Store(int64(limited-oldest) * s.opts.JournalSegment)
+	return limited, true
 }
 
 // watchSpace holds publishers while there is little space, and lets them go on when there is
@@ -76,7 +88,9 @@ func (s *Store) watchSpace() {
 			free = min(free, int64(min(n, 1<<62)))
 		}
 	}
-	limit := max(s.opts.MinFree, s.stateReserve()+2*s.opts.JournalSegment)
+	free -= s.allotted.Load()
+	// What was reserved already is still to be written, and segments are prepared ahead.
+	limit := max(s.opts.MinFree, s.stateReserve()+s.opts.CommitBudget+6*s.opts.JournalSegment)
 	if s.held.Load()&heldLowDisk != 0 {
 		limit += limit / 16
 	}

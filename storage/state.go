@@ -248,10 +248,6 @@ func queueKey(table byte, qid uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{table}, qid)
 }
 
-func liveKey(qid, page uint64) []byte {
-	return binary.BigEndian.AppendUint64(queueKey(keyLive, qid), page)
-}
-
 func metaKey(k []byte) []byte { return append([]byte{keyMeta}, k...) }
 
 // digest is a number for an entry; sums of them tell whether a set is complete.

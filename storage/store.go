@@ -156,6 +156,8 @@ type Store struct {
 	oldest      atomic.Uint64 // oldest segment that may hold anything live
 
 	batches, checkpoints, reclaims atomic.Uint64
+	allotted                       atomic.Int64 // bytes a running checkpoint may take of the disk
+	largest                        atomic.Int64 // size of the largest message written or recovered
 	deadBytes                      atomic.Int64 // estimate of what settled in Badger since the last clean-up
 	reclaimable                    uint64       // deleted from Badger since the last reclaim; owned by the checkpointer
 }
@@ -462,6 +464,7 @@ func (s *Store) afterSync(pos position, stamp uint64) {
 	s.synced.cond.Broadcast()
 	s.synced.mu.Unlock()
 	if rolled {
+		s.watchSpace()
 		signal(s.checkpointWake)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -93,12 +92,6 @@ func (c *confirms) wait(t tb, n int) {
 		}
 		c.cond.Wait()
 	}
-}
-
-func (c *confirms) has(seq uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Contains(c.seqs, seq)
 }
 
 // publish appends one message to the queues and returns it.
