@@ -90,7 +90,7 @@ type conn struct {
 
 	received  atomic.Uint64 // reads that brought bytes, for heartbeats
 	heartbeat atomic.Int64  // negotiated, in ns; 0 = off
-	paused    atomic.Bool   // the reader waits for an alarm to clear
+	paused    atomic.Bool   // the reader waits for an alarm, the disk or the writer: no bytes mean nothing
 	beats     beatState     // owned by the server's heartbeat goroutine
 
 	mu          sync.Mutex
@@ -132,7 +132,7 @@ func (c *conn) serve() {
 			c.wakes.Flush()
 		}
 	}()
-	_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.o.HandshakeTimeout))
+	c.setReadDeadline(time.Now().Add(c.srv.o.HandshakeTimeout))
 	if !c.secure() || !c.readProtocolHeader() {
 		return
 	}
@@ -155,6 +155,9 @@ func (c *conn) cleanup() {
 func (c *conn) release() {
 	c.flushAcks()
 	c.held, c.heldBytes = nil, 0
+	c.mu.Lock()
+	c.holding = false
+	c.mu.Unlock()
 	for id, ch := range c.channels {
 		if !ch.closing {
 			ch.release()
@@ -223,7 +226,9 @@ func (c *conn) handleBurst(b []byte) (done int) {
 		done += n
 		if c.out.size.Load() >= c.out.limit {
 			c.wakes.Flush()
+			c.paused.Store(true)
 			c.out.waitForRoom()
+			c.paused.Store(false)
 		}
 		c.handleFrame(f)
 	}
@@ -306,7 +311,7 @@ func (c *conn) closeWait() time.Duration {
 func (c *conn) awaitClose(wait time.Duration) {
 	c.state = closing
 	c.heartbeat.Store(0)
-	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
+	c.setReadDeadline(time.Now().Add(wait))
 }
 
 // broken ends a connection whose bytes make no sense any more: the error is sent, nothing
@@ -341,7 +346,7 @@ func (c *conn) drop(reason string) {
 func (c *conn) drain() {
 	c.wakes.Flush()
 	deadline := time.Now().Add(failureDelay)
-	_ = c.nc.SetReadDeadline(deadline)
+	c.setReadDeadline(deadline)
 	var b [512]byte
 	for {
 		if _, err := c.nc.Read(b[:]); err != nil {
@@ -360,6 +365,16 @@ func (c *conn) interrupt(err *amqp.Error) {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 }
 
+// setReadDeadline is what the reader sets its deadline with: a wake by interrupt or by the
+// end of an alarm that it has not seen yet must not get lost.
+func (c *conn) setReadDeadline(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.interrupted == nil && !c.resumed {
+		_ = c.nc.SetReadDeadline(t)
+	}
+}
+
 // takeInterrupt carries out what interrupt asked for, or goes on after an alarm; false if
 // the reader was not woken for either.
 func (c *conn) takeInterrupt() bool {
@@ -370,18 +385,20 @@ func (c *conn) takeInterrupt() bool {
 	c.mu.Unlock()
 	switch {
 	case err == nil && resumed && c.state == running:
-		_ = c.nc.SetReadDeadline(time.Time{})
+		c.setReadDeadline(time.Time{})
 		c.releaseHeld()
 		c.wakes.Flush()
+	case err == nil && resumed: // closing meanwhile
+		c.setReadDeadline(time.Now().Add(failureDelay))
 	case err == nil:
-		return resumed
+		return false
 	case c.state < running:
 		c.reason = err.Text
 		c.state = gone
 	case c.state == running:
 		c.fail(err)
 	default:
-		_ = c.nc.SetReadDeadline(time.Now().Add(failureDelay))
+		c.setReadDeadline(time.Now().Add(failureDelay))
 	}
 	return true
 }

@@ -237,6 +237,7 @@ func (ch *channel) handle(m amqp.Method) *amqp.Error {
 	case *amqp.ChannelOpen:
 		return amqp.ChannelError("second 'channel.open' seen")
 	case *amqp.ChannelClose:
+		ch.sendConfirms()
 		ch.release()
 		ch.conn.forget(ch)
 		ch.reply(&amqp.ChannelCloseOk{})

@@ -15,6 +15,8 @@ func (c *conn) reserve(n int) error {
 	}
 	c.flushAcks()
 	c.wakes.Flush()
+	c.paused.Store(true)
+	defer c.paused.Store(false)
 	return store.Reserve(n)
 }
 

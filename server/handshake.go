@@ -179,7 +179,7 @@ func (c *conn) loginRefused(err error) {
 	e := amqp.AccessRefused("Login was refused using authentication mechanism %s. For details see the broker logfile.", c.mechanism)
 	c.state = closing
 	c.out.method(0, e.ConnectionClose(), &c.wakes)
-	_ = c.nc.SetReadDeadline(time.Now().Add(failureDelay))
+	c.setReadDeadline(time.Now().Add(failureDelay))
 }
 
 func describeClient(t amqp.Table) clientInfo {
@@ -231,8 +231,11 @@ func (c *conn) tuneOk(m *amqp.ConnectionTuneOk) {
 
 // openVHost enters the vhost; the connection runs from here on.
 func (c *conn) openVHost(m *amqp.ConnectionOpen) {
-	if limit := c.srv.o.MaxConnections; limit > 0 && c.srv.open() >= limit {
-		c.fail(amqp.NotAllowed("connection refused: node connection limit (%d) is reached", limit).For(m.ID()))
+	full := func() {
+		c.fail(amqp.NotAllowed("connection refused: node connection limit (%d) is reached", c.srv.o.MaxConnections).For(m.ID()))
+	}
+	if c.srv.full() { // before the vhost is looked at
+		full()
 		return
 	}
 	v, err := c.srv.o.Broker.Enter(c.user.Name, m.VirtualHost)
@@ -240,11 +243,14 @@ func (c *conn) openVHost(m *amqp.ConnectionOpen) {
 		c.fail(err.For(m.ID()))
 		return
 	}
+	if !c.srv.admit(c) { // others came first
+		full()
+		return
+	}
 	c.vhost = v
 	c.session = c.srv.o.Broker.Users().NewSession(c.user, v.Name(), c.id)
 	c.state = running
-	_ = c.nc.SetReadDeadline(time.Time{})
-	c.srv.handshakeOver(c)
+	c.setReadDeadline(time.Time{})
 	c.log.Info().Str("user", c.user.Name).Str("vhost", v.Name()).Str("client", c.client.product).Str("version", c.client.version).
 		Str("name", c.client.name).Msg("connection opened")
 	c.out.method(0, &amqp.ConnectionOpenOk{}, &c.wakes)

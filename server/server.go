@@ -146,10 +146,26 @@ func (s *Server) handshakeOver(c *conn) {
 	if c.handshakeDone {
 		return
 	}
-	c.handshakeDone = true
-	ip := peerIP(c.nc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.handshakeOverLocked(c)
+}
+
+// admit is handshakeOver for a connection that is about to be open, unless there are as many
+// open ones as there may be.
+func (s *Server) admit(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fullLocked() {
+		return false
+	}
+	s.handshakeOverLocked(c)
+	return true
+}
+
+func (s *Server) handshakeOverLocked(c *conn) {
+	c.handshakeDone = true
+	ip := peerIP(c.nc)
 	s.pending--
 	if s.handshakes[ip]--; s.handshakes[ip] <= 0 {
 		delete(s.handshakes, ip)
@@ -174,11 +190,15 @@ func (s *Server) connections() []*conn {
 	return list
 }
 
-// open counts the connections that are past their handshake.
-func (s *Server) open() int {
+// full reports whether no further connection may be opened.
+func (s *Server) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) - s.pending
+	return s.fullLocked()
+}
+
+func (s *Server) fullLocked() bool {
+	return s.o.MaxConnections > 0 && len(s.conns)-s.pending >= s.o.MaxConnections
 }
 
 // Shutdown stops accepting, sends every connection connection.close 320 and waits until
