@@ -1,0 +1,64 @@
+# Plain make lists the targets.
+.DEFAULT_GOAL := help
+PEER ?=
+DURATION ?= 5s
+ROUNDS ?= 5
+FUZZTIME ?= 60s
+
+.PHONY: help build test race lint generate fuzz faults integration torture bench nightly ci clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+build: ## the binary, in bin/
+	go build -trimpath -o bin/settmq ./cmd/settmq
+
+test: ## everything quick, as in the readme
+	go test ./...
+
+race: ## the same with the race detector, also in the broker under test
+	SETTMQ_BUILD_FLAGS=-race go test -race -short ./...
+
+lint: ## gofmt, vet, golangci-lint
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	golangci-lint run ./...
+
+generate: ## the codec from the specification
+	go generate ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for p in $$(go list ./...); do for t in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+faults: ## power cuts, failing calls, damage: more of them than in test
+	go test -count=1 -rapid.checks=250 ./storage/
+	go test -count=1 ./storage/journal/...
+
+integration: ## the black-box suites; AMQP_URL=... runs them on any broker
+	go test -count=1 ./integration/ ./integration/raw/
+
+torture: ## kill -9 under load and account for every message
+	go run ./integration/torture -kills 100 -messages 1000000
+
+bench: build ## scenarios on SettMQ, in turn with a peer given by PEER=amqp://...
+	@mkdir -p bench/out
+	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: warn}\n' > bench/out/settmq.yaml
+	@if [ -n "$(PEER)" ]; then \
+		go run ./bench compare -rounds $(ROUNDS) -duration $(DURATION) -json bench/out/compare.json \
+			-a amqp://guest:guest@127.0.0.1:5799/ -a-cmd 'bin/settmq serve --config bench/out/settmq.yaml' -a-pause -b '$(PEER)'; \
+	else \
+		bin/settmq serve --config bench/out/settmq.yaml & pid=$$!; trap "kill $$pid" EXIT; sleep 1; \
+		go run ./bench run -duration $(DURATION) -url amqp://guest:guest@127.0.0.1:5799/ -json bench/out/run.json; \
+	fi
+
+nightly: ## the long form of the random tests
+	go run ./integration/torture -kills 2000 -messages 20000000 -o torture.json
+	go test -count=1 -timeout 8h -rapid.checks=20000 ./storage/ ./queue/fifo/
+	$(MAKE) fuzz FUZZTIME=1h
+
+ci: ## what a change has to pass
+	.ci/run
+
+clean: ## what make has built
+	rm -rf bin bench/out torture.json
