@@ -187,6 +187,9 @@ func (c *conn) readLoop() {
 			c.lost(err)
 			return
 		}
+		if c.state == gone {
+			return // what is left in buf nobody has looked at
+		}
 		buf, r, w = c.makeRoom(buf, r, w)
 	}
 }

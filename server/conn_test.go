@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -342,6 +343,27 @@ func TestSlowConsumerStopsNobodyElse(t *testing.T) {
 		}
 		if d := time.Since(start); d > writeTimeout+time.Second {
 			t.Errorf("the slow consumer was cut off after %v", d)
+		}
+	})
+}
+
+// TestBytesBehindCloseOkAllocateNothing: the length in the head of a frame that comes after
+// the end of the connection is not believed, least of all before a login.
+func TestBytesBehindCloseOkAllocateNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		p := r.dial()
+		p.write([]byte(amqp.ProtocolHeader))
+		expect[*amqp.ConnectionStart](p, 0)
+		p.send(0, plain("guest", "wrong"))
+		expect[*amqp.ConnectionClose](p, 0)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		b := amqp.AppendMethod(nil, 0, &amqp.ConnectionCloseOk{})
+		p.write(append(b, 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0))
+		p.ended()
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+			t.Errorf("%d bytes were allocated", n)
 		}
 	})
 }

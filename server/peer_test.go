@@ -112,9 +112,15 @@ type peer struct {
 
 // connect makes a connection whose peer reads nothing yet.
 func (r *rig) connect() net.Conn {
+	client := r.pipe()
+	r.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// pipe is connect that leaves the closing to the caller.
+func (r *rig) pipe() net.Conn {
 	client, server := net.Pipe()
 	r.s.accept(server)
-	r.t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
