@@ -32,7 +32,7 @@ fuzz: ## every fuzz target for FUZZTIME
 		echo "$$p $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 faults: ## power cuts, failing calls, damage: more of them than in test
-	go test -count=1 -rapid.checks=250 ./storage/
+	go test ./storage/ -count=1 -rapid.checks=250
 	go test -count=1 ./storage/journal/...
 
 integration: ## the black-box suites; AMQP_URL=... runs them on any broker
@@ -54,7 +54,7 @@ bench: build ## scenarios on SettMQ, in turn with a peer given by PEER=amqp://..
 
 nightly: ## the long form of the random tests
 	go run ./integration/torture -kills 2000 -messages 20000000 -o torture.json
-	go test -count=1 -timeout 8h -rapid.checks=20000 ./storage/ ./queue/fifo/
+	go test ./storage/ ./queue/fifo/ -count=1 -timeout 8h -rapid.checks=20000
 	$(MAKE) fuzz FUZZTIME=1h
 
 ci: ## what a change has to pass

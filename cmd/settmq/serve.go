@@ -85,13 +85,13 @@ func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, faile
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	srv := server.New(serverOptions(cfg, b, log))
 	var serving sync.WaitGroup
-	for _, l := range listeners {
+	for i, l := range listeners {
 		serving.Go(func() {
 			if err := srv.Serve(l); !errors.Is(err, server.ErrClosed) {
 				log.Error().Err(err).Str("address", l.Addr().String()).Msg("listener failed")
 			}
 		})
-		log.Info().Str("address", l.Addr().String()).Bool("tls", cfg.Listeners[0].TLS != nil).Msg("listening for AMQP 0-9-1")
+		log.Info().Str("address", l.Addr().String()).Bool("tls", cfg.Listeners[i].TLS != nil).Msg("listening for AMQP 0-9-1")
 	}
 	greet(cfg, log)
 	select {
