@@ -190,24 +190,45 @@ func TestHandshakesAreLimited(t *testing.T) {
 		first, second := r.dial(), r.dial()
 		first.write([]byte(amqp.ProtocolHeader))
 		expect[*amqp.ConnectionStart](first, 0)
-		r.dial().ended() // the third
+		third := r.dial() // waits for a place
+		r.counts(2, 1)
 		first.send(0, plain("guest", "guest"))
 		expect[*amqp.ConnectionTune](first, 0)
 		first.open(0)
-		third := r.dial() // the first does not count any more
+		r.counts(2, 0) // the first does not count any more
 		third.login(plain("guest", "guest"))
-		_ = second.nc.Close()
-		synctest.Wait()
-		fourth := r.dial()
-		fourth.login(plain("guest", "guest"))
-		r.dial().ended()
-		fourth.open(0)
 		third.open(0)
-		_ = first.nc.Close()
-		if n := r.conns(); n != 2 || r.s.pending != 0 || len(r.s.handshakes) != 0 {
-			t.Errorf("%d connections, %d in handshake, %v", n, r.s.pending, r.s.handshakes)
+		_ = second.nc.Close()
+		r.counts(0, 0)
+		for range 2 + 2*waitersPerHandshake {
+			r.dial()
+		}
+		r.counts(2, 2*waitersPerHandshake)
+		r.dial().ended() // nobody else may even wait
+		time.Sleep(10 * time.Second)
+		r.counts(2, 0) // two after two have timed out, the others' wait was over as soon
+		time.Sleep(10 * time.Second)
+		r.counts(0, 0)
+		if n := r.conns(); n != 2 {
+			t.Errorf("%d connections", n)
 		}
 	}, func(o *Options) { o.MaxHandshakes = 2 })
+}
+
+// counts checks how many connections are in their handshake, and how many wait for one.
+func (r *rig) counts(pending, waiting int) {
+	r.t.Helper()
+	synctest.Wait()
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	a := &r.s.admission
+	sum := 0
+	for _, n := range a.handshakes {
+		sum += n
+	}
+	if a.pending != pending || sum != pending || len(a.waiting) != waiting {
+		r.t.Errorf("%d (%v) in handshake, %d waiting, want %d and %d", a.pending, a.handshakes, len(a.waiting), pending, waiting)
+	}
 }
 
 // addressed is a pipe with a peer's address.
@@ -230,12 +251,14 @@ func TestHandshakesAreLimitedPerAddress(t *testing.T) {
 		}
 		a := from("192.0.2.1:1")
 		from("[::ffff:192.0.2.1]:2") // the same address
-		from("192.0.2.1:3").ended()
-		other := from("192.0.2.2:4")
+		third := from("192.0.2.1:3")
+		r.counts(2, 1)
+		other := from("192.0.2.2:4") // does not have to wait behind it
 		other.login(plain("guest", "guest"))
 		a.login(plain("guest", "guest"))
 		a.open(0)
-		from("192.0.2.1:5").login(plain("guest", "guest"))
+		r.counts(3, 0)
+		third.login(plain("guest", "guest"))
 	}, func(o *Options) { o.MaxHandshakesPerIP = 2 })
 }
 

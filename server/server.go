@@ -50,14 +50,13 @@ type Server struct {
 	o     Options
 	start amqp.Table // server-properties
 
-	mu         sync.Mutex
-	listeners  map[net.Listener]struct{} // guarded by mu, like all below
-	conns      map[*conn]struct{}        // from accept to the end
-	handshakes map[netip.Addr]int        // by peer
-	pending    int                       // sum of handshakes
-	closing    bool                      // no more connections
-	running    sync.WaitGroup            // a count for every connection
-	quit       chan struct{}             // closed by Shutdown, for the heartbeat goroutine
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{} // guarded by mu, like all below
+	conns     map[*conn]struct{}        // from accept to the end
+	admission admission
+	closing   bool           // no more connections
+	running   sync.WaitGroup // a count for every connection
+	quit      chan struct{}  // closed by Shutdown, for the heartbeat goroutine
 }
 
 // New makes a server and starts its heartbeat goroutine; Shutdown ends it.
@@ -65,7 +64,7 @@ func New(o Options) *Server {
 	s := &Server{
 		o: o, start: serverProperties(o),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{}),
-		handshakes: make(map[netip.Addr]int), quit: make(chan struct{}),
+		admission: newAdmission(&o), quit: make(chan struct{}),
 	}
 	o.Broker.Alarms().Listen(s.alarm)
 	s.running.Add(1)
@@ -115,32 +114,6 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// accept starts a connection, unless there are too many of them at this stage.
-func (s *Server) accept(nc net.Conn) {
-	if tc, ok := nc.(*net.TCPConn); ok {
-		_ = tc.SetNoDelay(true)
-		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3})
-	}
-	ip := peerIP(nc)
-	s.mu.Lock()
-	if s.closing || s.pending >= s.o.MaxHandshakes || s.handshakes[ip] >= s.o.MaxHandshakesPerIP {
-		closing := s.closing
-		s.mu.Unlock()
-		_ = nc.Close()
-		if !closing {
-			s.o.Log.Warn().Str("peer", nc.RemoteAddr().String()).Msg("connection refused: too many connections in handshake")
-		}
-		return
-	}
-	s.pending++
-	s.handshakes[ip]++
-	c := newConn(s, nc)
-	s.conns[c] = struct{}{}
-	s.running.Add(1)
-	s.mu.Unlock()
-	go c.serve()
-}
-
 // handshakeOver frees the connection's place among those in handshake, once.
 func (s *Server) handshakeOver(c *conn) {
 	if c.handshakeDone {
@@ -165,11 +138,7 @@ func (s *Server) admit(c *conn) bool {
 
 func (s *Server) handshakeOverLocked(c *conn) {
 	c.handshakeDone = true
-	ip := peerIP(c.nc)
-	s.pending--
-	if s.handshakes[ip]--; s.handshakes[ip] <= 0 {
-		delete(s.handshakes, ip)
-	}
+	s.admission.give(peerIP(c.nc))
 }
 
 func (s *Server) remove(c *conn) {
@@ -198,7 +167,7 @@ func (s *Server) full() bool {
 }
 
 func (s *Server) fullLocked() bool {
-	return s.o.MaxConnections > 0 && len(s.conns)-s.pending >= s.o.MaxConnections
+	return s.o.MaxConnections > 0 && len(s.conns)-s.admission.pending >= s.o.MaxConnections
 }
 
 // Shutdown stops accepting, sends every connection connection.close 320 and waits until
