@@ -113,17 +113,27 @@ func TestFullDiskHoldsPublishersUntilThereIsSpace(t *testing.T) {
 	defer mustClose(t, s)
 	q := createQueue(t, s)
 	c := newConfirms()
+	publish := func(i uint64) error {
+		m := &Message{Body: bodyOf(1, i, 50_000), Confirm: c, ConfirmSeq: i}
+		m.Targets.Store(1)
+		if err := s.Reserve(len(m.Body)); err != nil {
+			return err
+		}
+		q.Append(i, m)
+		return nil
+	}
+	if err := publish(0); err != nil {
+		t.Fatal(err)
+	}
+	c.wait(t, 1)               // there is something to read
 	disk.SetQuota(disk.Used()) // nothing more can be allocated
 	published := make(chan int)
 	go func() {
-		for i := range uint64(200) {
-			m := &Message{Body: bodyOf(1, i, 50_000), Confirm: c, ConfirmSeq: i}
-			m.Targets.Store(1)
-			if err := s.Reserve(len(m.Body)); err != nil {
+		for i := uint64(1); i < 200; i++ {
+			if err := publish(i); err != nil {
 				t.Errorf("reserve: %v", err)
 				break
 			}
-			q.Append(i, m)
 		}
 		close(published)
 	}()
