@@ -184,8 +184,7 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		Transient: !c.properties.Has(amqp.PropDeliveryMode) || c.properties.DeliveryMode != 2,
 	}
 	if ch.tx != nil {
-		ch.tx.publish(m, rt, c.mandatory)
-		return nil
+		return ch.tx.publish(m, rt, c.mandatory)
 	}
 	return ch.route(m, rt, c.mandatory)
 }

@@ -15,8 +15,12 @@ import (
 type transaction struct {
 	publishes []txPublish
 	settled   []txSettled
-	bytes     int // of the publishes, for the commit budget
+	bytes     int // of the publishes
 }
+
+// maxTransaction bounds what one channel may publish before it commits, in bytes: it is all
+// kept in memory.
+const maxTransaction = 256 << 20
 
 type txPublish struct {
 	message   *storage.Message
@@ -29,11 +33,14 @@ type txSettled struct {
 	how  settlement
 }
 
-func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bool) {
+func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bool) *amqp.Error {
+	if t.bytes += len(m.Properties) + len(m.Body); t.bytes > maxTransaction {
+		return amqp.ResourceError("transaction is larger than %d bytes", maxTransaction)
+	}
 	route := *rt
 	route.Queues = append([]*queue.Queue(nil), rt.Queues...)
 	t.publishes = append(t.publishes, txPublish{m, route, mandatory})
-	t.bytes += len(m.Properties) + len(m.Body)
+	return nil
 }
 
 func (t *transaction) settle(list []outstanding, how settlement) {
