@@ -286,11 +286,12 @@ func (c *conn) fail(err *amqp.Error) {
 	if c.state >= closing {
 		return
 	}
-	event := c.log.Warn()
+	user := ""
 	if c.user != nil {
-		event = event.Str("user", c.user.Name)
+		user = c.user.Name
 	}
-	event.Uint16("code", err.Code).Str("method", amqp.MethodID(uint32(err.Class)<<16|uint32(err.Method)).String()).Msg(err.Text)
+	c.log.Warn().Str("user", user).Uint16("code", err.Code).
+		Str("method", amqp.MethodID(uint32(err.Class)<<16|uint32(err.Method)).String()).Msg(err.Text)
 	c.reason = err.Text
 	wait := c.closeWait()
 	c.release()
