@@ -60,14 +60,26 @@ func TestParseFrameRefusesInRabbitMQsWords(t *testing.T) {
 		text  string
 		whole bool // n is set: a closing connection can step over it
 	}{
-		{"too large by its head alone", []byte{3, 0, 1, 0, 0, 0x10, 0x01}, 501,
-			"FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4097,4088}", false},
-		{"largest length", []byte{3, 0, 1, 255, 255, 255, 255, 0, 0}, 501,
-			"FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4294967295,4088}", false},
-		{"end marker", frame(3, 1, "hello", 0xCD), 501,
-			`FRAME_ERROR - type 3, all octets = <<"hello">>: {invalid_frame_end_marker,205}`, false},
-		{"end marker of a long frame", frame(3, 1, strings.Repeat("\x01", 17), 0), 501,
-			"FRAME_ERROR - type 3, first 16 octets = <<1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1>>: {invalid_frame_end_marker,0}", false},
+		{
+			"too large by its head alone",
+			[]byte{3, 0, 1, 0, 0, 0x10, 0x01},
+			501,
+			"FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4097,4088}", false,
+		},
+		{
+			"largest length",
+			[]byte{3, 0, 1, 255, 255, 255, 255, 0, 0},
+			501,
+			"FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4294967295,4088}", false,
+		},
+		{
+			"end marker", frame(3, 1, "hello", 0xCD), 501,
+			`FRAME_ERROR - type 3, all octets = <<"hello">>: {invalid_frame_end_marker,205}`, false,
+		},
+		{
+			"end marker of a long frame", frame(3, 1, strings.Repeat("\x01", 17), 0), 501,
+			"FRAME_ERROR - type 3, first 16 octets = <<1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1>>: {invalid_frame_end_marker,0}", false,
+		},
 		{"unknown type", frame(4, 1, "", FrameEnd), 501, "FRAME_ERROR - type 4, all octets = <<>>: unknown_frame", true},
 		{"type zero", frame(0, 0, "\x00", FrameEnd), 501, "FRAME_ERROR - type 0, all octets = <<0>>: unknown_frame", true},
 		{"short method", frame(1, 0, "\x00\x0a\x00", FrameEnd), 501, "FRAME_ERROR - type 1, all octets = <<0,10,0>>: unknown_frame", true},
@@ -75,8 +87,10 @@ func TestParseFrameRefusesInRabbitMQsWords(t *testing.T) {
 		{"heartbeat with payload", frame(8, 0, "x", FrameEnd), 501, `FRAME_ERROR - type 8, all octets = <<"x">>: unknown_frame`, true},
 		{"heartbeat on a channel", frame(8, 3, "", FrameEnd), 505, "UNEXPECTED_FRAME - type 8, all octets = <<>>", true},
 		{"body on channel 0", frame(3, 0, "ab", FrameEnd), 505, `UNEXPECTED_FRAME - type 3, all octets = <<"ab">>`, true},
-		{"header on channel 0", frame(2, 0, strings.Repeat("\x00", 14), FrameEnd), 505,
-			"UNEXPECTED_FRAME - type 2, all octets = <<0,0,0,0,0,0,0,0,0,0,0,0,0,0>>", true},
+		{
+			"header on channel 0", frame(2, 0, strings.Repeat("\x00", 14), FrameEnd), 505,
+			"UNEXPECTED_FRAME - type 2, all octets = <<0,0,0,0,0,0,0,0,0,0,0,0,0,0>>", true,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, n, err := ParseFrame(c.in, testMaxPayload)
@@ -139,22 +153,36 @@ func TestGoldenFrames(t *testing.T) {
 		{"heartbeat", AppendHeartbeat(nil), "08 0000 00000000 ce"},
 		{"ack", AppendAck(nil, 0x0102, 0x1122334455667788, true), "01 0102 0000000d 003c0050 1122334455667788 01 ce"},
 		{"nack", AppendNack(nil, 1, 2, false, true), "01 0001 0000000d 003c0078 0000000000000002 02 ce"},
-		{"deliver", AppendDeliver(nil, 5, "ct", 9, true, "ex", "k"),
-			"01 0005 00000015 003c003c 02 6374 0000000000000009 01 02 6578 01 6b ce"},
+		{
+			"deliver", AppendDeliver(nil, 5, "ct", 9, true, "ex", "k"),
+			"01 0005 00000015 003c003c 02 6374 0000000000000009 01 02 6578 01 6b ce",
+		},
 		{"publish", AppendPublish(nil, 5, "ex", "k", true), "01 0005 0000000c 003c0028 0000 02 6578 01 6b 01 ce"},
-		{"header without properties", AppendContentHeader(nil, 1, 0x0102030405060708, nil),
-			"02 0001 0000000e 003c 0000 0102030405060708 0000 ce"},
-		{"content in two frames", AppendContent(nil, 1, []byte{0x10, 0x00, 2}, bytes.Repeat([]byte{7}, 4089), 4096)[:40],
-			"02 0001 0000000f 003c 0000 0000000000000ff9 1000 02 ce 03 0001 00000ff8" + strings.Repeat("07", 10)},
-		{"tune", AppendMethod(nil, 0, &ConnectionTune{ChannelMax: 2047, FrameMax: 131072, Heartbeat: 60}),
-			"01 0000 0000000c 000a001e 07ff 00020000 003c ce"},
-		{"close", AppendMethod(nil, 0, NotFound("no").For(QueueBindID).ConnectionClose()),
-			"01 0000 00000019 000a0032 0194 0e 4e4f545f464f554e44202d206e6f 0032 0014 ce"},
-		{"declare", AppendMethod(nil, 1, &QueueDeclare{Queue: "q", Durable: true, NoWait: true, Arguments: Table{{"a", Bool(true)}}}),
-			"01 0001 00000011 0032000a 0000 01 71 12 00000004 01 61 74 01 ce"},
+		{
+			"header without properties", AppendContentHeader(nil, 1, 0x0102030405060708, nil),
+			"02 0001 0000000e 003c 0000 0102030405060708 0000 ce",
+		},
+		{
+			"content in two frames", AppendContent(nil, 1, []byte{0x10, 0x00, 2}, bytes.Repeat([]byte{7}, 4089), 4096)[:40],
+			"02 0001 0000000f 003c 0000 0000000000000ff9 1000 02 ce 03 0001 00000ff8" + strings.Repeat("07", 10),
+		},
+		{
+			"tune", AppendMethod(nil, 0, &ConnectionTune{ChannelMax: 2047, FrameMax: 131072, Heartbeat: 60}),
+			"01 0000 0000000c 000a001e 07ff 00020000 003c ce",
+		},
+		{
+			"close", AppendMethod(nil, 0, NotFound("no").For(QueueBindID).ConnectionClose()),
+			"01 0000 00000019 000a0032 0194 0e 4e4f545f464f554e44202d206e6f 0032 0014 ce",
+		},
+		{
+			"declare", AppendMethod(nil, 1, &QueueDeclare{Queue: "q", Durable: true, NoWait: true, Arguments: Table{{"a", Bool(true)}}}),
+			"01 0001 00000011 0032000a 0000 01 71 12 00000004 01 61 74 01 ce",
+		},
 		{"unbind-ok", AppendMethod(nil, 1, &ExchangeUnbindOk{}), "01 0001 00000004 00280033 ce"},
-		{"update-secret", AppendMethod(nil, 0, &ConnectionUpdateSecret{NewSecret: []byte("s"), Reason: "r"}),
-			"01 0000 0000000b 000a0046 00000001 73 01 72 ce"},
+		{
+			"update-secret", AppendMethod(nil, 0, &ConnectionUpdateSecret{NewSecret: []byte("s"), Reason: "r"}),
+			"01 0000 0000000b 000a0046 00000001 73 01 72 ce",
+		},
 	} {
 		want, err := hex.DecodeString(strings.ReplaceAll(c.want, " ", ""))
 		if err != nil {

@@ -46,9 +46,13 @@ func (e *echo) serve() error {
 		return amqp.FrameError("protocol header %q", head)
 	}
 	e.received = head
-	e.reply(0, &amqp.ConnectionStart{VersionMinor: 9, Mechanisms: []byte("PLAIN"), Locales: []byte("en_US"),
-		ServerProperties: amqp.Table{{Name: "product", Value: amqp.String("echo")},
-			{Name: "capabilities", Value: amqp.TableValue(amqp.Table{{Name: "basic.nack", Value: amqp.Bool(true)}})}}})
+	e.reply(0, &amqp.ConnectionStart{
+		VersionMinor: 9, Mechanisms: []byte("PLAIN"), Locales: []byte("en_US"),
+		ServerProperties: amqp.Table{
+			{Name: "product", Value: amqp.String("echo")},
+			{Name: "capabilities", Value: amqp.TableValue(amqp.Table{{Name: "basic.nack", Value: amqp.Bool(true)}})},
+		},
+	})
 	at, closed := len(head), false
 	for chunk := make([]byte, 1000); !closed; {
 		if _, err := e.conn.Write(e.out); err != nil {

@@ -11,10 +11,21 @@ import (
 // everyKind holds one value of every type.
 func everyKind() Table {
 	return Table{
-		{"t", Bool(true)}, {"b", Int8(-2)}, {"B", Uint8(200)}, {"s", Int16(-300)}, {"u", Uint16(60000)},
-		{"I", Int32(-70000)}, {"i", Uint32(4000000000)}, {"l", Int64(math.MinInt64)},
-		{"f", Float32(1.5)}, {"d", Float64(-2.25)}, {"D", Decimal(2, 314)},
-		{"S", String("text\xff")}, {"x", Binary([]byte{0, 1})}, {"T", Timestamp(1700000000)}, {"V", Void()},
+		{"t", Bool(true)},
+		{"b", Int8(-2)},
+		{"B", Uint8(200)},
+		{"s", Int16(-300)},
+		{"u", Uint16(60000)},
+		{"I", Int32(-70000)},
+		{"i", Uint32(4000000000)},
+		{"l", Int64(math.MinInt64)},
+		{"f", Float32(1.5)},
+		{"d", Float64(-2.25)},
+		{"D", Decimal(2, 314)},
+		{"S", String("text\xff")},
+		{"x", Binary([]byte{0, 1})},
+		{"T", Timestamp(1700000000)},
+		{"V", Void()},
 		{"A", ArrayValue(Int32(1), String("two"), ArrayValue(), ArrayValue(Void()))},
 		{"F", TableValue(Table{{"inner", Bool(false)}, {"empty", TableValue(nil)}})},
 	}
@@ -139,11 +150,17 @@ func TestTableLimits(t *testing.T) {
 		{"far too deep", deep(20000), "SYNTAX_ERROR - field table is nested deeper than 32 levels"},
 		{"widest", wide(MaxTableFields), ""},
 		{"too wide", wide(MaxTableFields + 1), "SYNTAX_ERROR - field table has more than 4096 fields"},
-		{"wide inside", Table{{"a", ArrayValue(TableValue(wide(2000)), TableValue(wide(2096)))}},
-			"SYNTAX_ERROR - field table has more than 4096 fields"},
+		{
+			"wide inside",
+			Table{{"a", ArrayValue(TableValue(wide(2000)), TableValue(wide(2096)))}},
+			"SYNTAX_ERROR - field table has more than 4096 fields",
+		},
 		{"most elements", Table{{"a", ArrayValue(repeated(MaxTableElements, Void())...)}}, ""},
-		{"too many elements", Table{{"a", ArrayValue(repeated(MaxTableElements, Void())...)}, {"b", ArrayValue(Void())}},
-			"SYNTAX_ERROR - field table has more than 65536 array elements"},
+		{
+			"too many elements",
+			Table{{"a", ArrayValue(repeated(MaxTableElements, Void())...)}, {"b", ArrayValue(Void())}},
+			"SYNTAX_ERROR - field table has more than 65536 array elements",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := c.in.Append(nil)
@@ -327,8 +344,10 @@ func TestValuesAreRenderedAsInRabbitMQsTexts(t *testing.T) {
 		{Float64(1.5e300), "1.5e300", "1.5e300"},
 		{ArrayValue(), "[]", "[]"},
 		{ArrayValue(Int32(1), String("a")), `[{signedint,1},{longstr,<<"a">>}]`, `[{signedint,1},{longstr,<<"a">>}]`},
-		{TableValue(Table{{"k", Bool(true)}, {"l", Void()}}), `[{<<"k">>,bool,true},{<<"l">>,void,undefined}]`,
-			`[{<<"k">>,bool,true},{<<"l">>,void,undefined}]`},
+		{
+			TableValue(Table{{"k", Bool(true)}, {"l", Void()}}), `[{<<"k">>,bool,true},{<<"l">>,void,undefined}]`,
+			`[{<<"k">>,bool,true},{<<"l">>,void,undefined}]`,
+		},
 	} {
 		if have := c.v.String(); have != c.text {
 			t.Errorf("String: %s, want %s", have, c.text)

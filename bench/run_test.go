@@ -66,8 +66,10 @@ func (c *fakeConn) serve() {
 	if _, err := io.ReadFull(c, head); err != nil {
 		return
 	}
-	c.say(0, &amqp.ConnectionStart{VersionMinor: 9, Mechanisms: []byte("PLAIN"), Locales: []byte("en_US"),
-		ServerProperties: amqp.Table{{Name: "product", Value: amqp.String("fake")}}})
+	c.say(0, &amqp.ConnectionStart{
+		VersionMinor: 9, Mechanisms: []byte("PLAIN"), Locales: []byte("en_US"),
+		ServerProperties: amqp.Table{{Name: "product", Value: amqp.String("fake")}},
+	})
 	for {
 		payload, err := c.frame()
 		if err != nil {

@@ -110,9 +110,14 @@ func TestUsersAndRightsPersist(t *testing.T) {
 			name        string
 			ok          bool
 		}{
-			{"ann", "/", auth.Write, "out1", true}, {"ann", "/", auth.Write, "in1", false}, {"ann", "/", auth.Configure, "out1", false},
-			{"ann", "/", auth.Read, "in1", true}, {"ann", "v", auth.Configure, "any", true}, {"bob", "/", auth.Read, "in1", false},
-			{"gone", "/", auth.Read, "in1", false}, {"ann", "absent", auth.Read, "in1", false},
+			{"ann", "/", auth.Write, "out1", true},
+			{"ann", "/", auth.Write, "in1", false},
+			{"ann", "/", auth.Configure, "out1", false},
+			{"ann", "/", auth.Read, "in1", true},
+			{"ann", "v", auth.Configure, "any", true},
+			{"bob", "/", auth.Read, "in1", false},
+			{"gone", "/", auth.Read, "in1", false},
+			{"ann", "absent", auth.Read, "in1", false},
 		} {
 			if err := u.Can(tt.user, tt.vhost, tt.r, QueueResource, tt.name); (err == nil) != tt.ok {
 				t.Errorf("%s: %s %s of %s in %s: %v", when, tt.user, tt.r, tt.name, tt.vhost, err)

@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -186,10 +187,10 @@ func (v *VHost) DeleteQueue(a Actor, name string, ifUnused, ifEmpty bool) (int, 
 	ready, consumers, err := q.Delete(ifUnused, ifEmpty)
 	if err != nil {
 		v.mu.Unlock()
-		switch err {
-		case queue.ErrNotEmpty:
+		switch {
+		case errors.Is(err, queue.ErrNotEmpty):
 			return 0, amqp.PreconditionFailed("%s not empty", v.resource(QueueResource, name))
-		case queue.ErrInUse:
+		case errors.Is(err, queue.ErrInUse):
 			return 0, amqp.PreconditionFailed("%s in use", v.resource(QueueResource, name))
 		}
 		return 0, nil

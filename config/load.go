@@ -79,7 +79,10 @@ func tidy(err error) error {
 		if at, rest, ok := strings.Cut(text, ": cannot unmarshal !!"); ok {
 			if value, kind, ok := strings.Cut(rest, " into "); ok {
 				_, value, _ = strings.Cut(value, " ")
-				text = strings.TrimRight(fmt.Sprintf("%s: %s is needed here, not %s", at, kindWords(kind), value), ", not ")
+				text = fmt.Sprintf("%s: %s is needed here", at, kindWords(kind))
+				if value != "" {
+					text += ", not " + value
+				}
 			}
 		}
 		errs = append(errs, errors.New(text))

@@ -248,8 +248,11 @@ func TestTopicHostilePatternsAreBounded(t *testing.T) {
 		patterns []string
 		keys     []string
 	}{
-		{"hash chain with an end that fails", []string{strings.TrimSuffix(hash128[:250], ".") + ".x"},
-			[]string{strings.Repeat("a.", 127) + "y", strings.Repeat(".", 255)}},
+		{
+			"hash chain with an end that fails",
+			[]string{strings.TrimSuffix(hash128[:250], ".") + ".x"},
+			[]string{strings.Repeat("a.", 127) + "y", strings.Repeat(".", 255)},
+		},
 		{"hash and star in turn", []string{strings.Repeat("#.*.", 63) + "x"}, []string{strings.Repeat("a.", 127) + "y"}},
 		{"hash and literal in turn", []string{strings.Repeat("#.a.", 63) + "x"}, []string{strings.Repeat("a.", 127) + "y"}},
 		{"every short pattern", mixed, []string{strings.Repeat("a.", 127) + "a", strings.Repeat("b.", 127) + "a", ""}},

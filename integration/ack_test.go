@@ -18,8 +18,10 @@ func TestAckRefusals(t *testing.T) {
 		}
 	}
 	refuse(t, []refusal{
-		{name: "ack, never delivered", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Ack(1, false)) }),
-			code: 406, text: fmt.Sprintf(unknown, 1)},
+		{
+			name: "ack, never delivered", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Ack(1, false)) }),
+			code: 406, text: fmt.Sprintf(unknown, 1),
+		},
 		{name: "ack twice", do: settle(func(t *testing.T, s *scene) {
 			d := get(t, s.ch, s.q, false)
 			ack(t, d, false)
@@ -51,12 +53,18 @@ func TestAckRefusals(t *testing.T) {
 			ack(t, get(t, s.ch, s.q, false), true)
 			must(t, s.ch.Ack(1, true))
 		}), code: 406, text: fmt.Sprintf(unknown, 1)},
-		{name: "nack unknown", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Nack(7, false, true)) }),
-			code: 406, text: fmt.Sprintf(unknown, 7)},
-		{name: "reject unknown", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Reject(1<<40, false)) }),
-			code: 406, text: fmt.Sprintf(unknown, 1<<40)},
-		{name: "recover without requeue", do: settle(func(_ *testing.T, s *scene) { _ = s.ch.Recover(false) }),
-			code: 540, text: "NOT_IMPLEMENTED - requeue=false"},
+		{
+			name: "nack unknown", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Nack(7, false, true)) }),
+			code: 406, text: fmt.Sprintf(unknown, 7),
+		},
+		{
+			name: "reject unknown", do: settle(func(t *testing.T, s *scene) { must(t, s.ch.Reject(1<<40, false)) }),
+			code: 406, text: fmt.Sprintf(unknown, 1<<40),
+		},
+		{
+			name: "recover without requeue", do: settle(func(_ *testing.T, s *scene) { _ = s.ch.Recover(false) }),
+			code: 540, text: "NOT_IMPLEMENTED - requeue=false",
+		},
 	})
 }
 

@@ -9,8 +9,10 @@ import (
 func TestChannelRefusals(t *testing.T) {
 	t.Parallel()
 	refuse(t, []refusal{
-		{name: "flow off", do: func(_ *testing.T, s *scene) { _ = s.ch.Flow(false) },
-			code: 540, text: "NOT_IMPLEMENTED - active=false"},
+		{
+			name: "flow off", do: func(_ *testing.T, s *scene) { _ = s.ch.Flow(false) },
+			code: 540, text: "NOT_IMPLEMENTED - active=false",
+		},
 	})
 }
 

@@ -22,23 +22,29 @@ func TestConsumeRefusals(t *testing.T) {
 		{name: "no such queue", do: func(_ *testing.T, s *scene) {
 			_, _ = s.ch.Consume(s.q, "", false, false, false, false, nil)
 		}, code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'"},
-		{name: "get, no such queue", do: func(_ *testing.T, s *scene) { _, _, _ = s.ch.Get(s.q, false) },
-			code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'"},
+		{
+			name: "get, no such queue", do: func(_ *testing.T, s *scene) { _, _, _ = s.ch.Get(s.q, false) },
+			code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'",
+		},
 		{name: "tag in use", do: func(t *testing.T, s *scene) {
 			s.declare(t, nil)
 			consume(t, s.ch, s.q, "tag", nil)
 			_, _ = s.ch.Consume(s.q, "tag", false, false, false, false, nil)
 		}, code: 530, text: "NOT_ALLOWED - attempt to reuse consumer tag 'tag'"},
-		{name: "exclusive, others there", do: consumeWith(false, true, nil),
-			code: 403, text: "ACCESS_REFUSED - queue '{q}' in vhost '{vhost}' in exclusive use"},
+		{
+			name: "exclusive, others there", do: consumeWith(false, true, nil),
+			code: 403, text: "ACCESS_REFUSED - queue '{q}' in vhost '{vhost}' in exclusive use",
+		},
 		{name: "another one beside an exclusive one", do: func(t *testing.T, s *scene) {
 			s.declare(t, nil)
 			_, err := channel(t, s.conn).Consume(s.q, "", false, true, false, false, nil)
 			must(t, err)
 			_, _ = s.ch.Consume(s.q, "", false, false, false, false, nil)
 		}, code: 403, text: "ACCESS_REFUSED - queue '{q}' in vhost '{vhost}' in exclusive use"},
-		{name: "priority is no number", do: consumeWith(false, false, amqp.Table{"x-priority": "high"}),
-			code: 406, text: `PRECONDITION_FAILED - invalid arg 'x-priority' for queue '{q}' in vhost '{vhost}': "expected integer, got longstr"`},
+		{
+			name: "priority is no number", do: consumeWith(false, false, amqp.Table{"x-priority": "high"}),
+			code: 406, text: `PRECONDITION_FAILED - invalid arg 'x-priority' for queue '{q}' in vhost '{vhost}': "expected integer, got longstr"`,
+		},
 		{name: "nowait, refused all the same", do: func(_ *testing.T, s *scene) {
 			_, _ = s.ch.Consume(s.q, "tag", false, false, false, true, nil)
 		}, code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'"},

@@ -40,41 +40,67 @@ func TestExchangeRefusals(t *testing.T) {
 		}
 	}
 	refuse(t, []refusal{
-		{name: "unknown type", do: declare(x, "no-such-type", true, false, false, nil),
-			code: 406, text: "PRECONDITION_FAILED - unknown exchange type 'no-such-type'"},
-		{name: "unknown type before name", do: declare(fixed(""), "nope", true, false, false, nil),
-			code: 406, text: "PRECONDITION_FAILED - unknown exchange type 'nope'"},
-		{name: "default exchange", do: declare(fixed(""), "direct", true, false, false, nil),
-			code: 403, text: "ACCESS_REFUSED - operation not permitted on the default exchange"},
+		{
+			name: "unknown type", do: declare(x, "no-such-type", true, false, false, nil),
+			code: 406, text: "PRECONDITION_FAILED - unknown exchange type 'no-such-type'",
+		},
+		{
+			name: "unknown type before name", do: declare(fixed(""), "nope", true, false, false, nil),
+			code: 406, text: "PRECONDITION_FAILED - unknown exchange type 'nope'",
+		},
+		{
+			name: "default exchange", do: declare(fixed(""), "direct", true, false, false, nil),
+			code: 403, text: "ACCESS_REFUSED - operation not permitted on the default exchange",
+		},
 		{name: "default exchange, passive", do: func(_ *testing.T, s *scene) {
 			_ = s.ch.ExchangeDeclarePassive("", "direct", true, false, false, false, nil)
 		}, code: 403, text: "ACCESS_REFUSED - operation not permitted on the default exchange"},
-		{name: "reserved prefix", do: declare(fixed("amq.mine"), "direct", true, false, false, nil),
-			code: 403, text: "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'"},
-		{name: "reserved name with other type", do: declare(fixed("amq.direct"), "fanout", true, false, false, nil),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'amq.direct' in vhost '{vhost}': received 'fanout' but current is 'direct'"},
-		{name: "alternate exchange is no string", do: declare(x, "direct", true, false, false, amqp.Table{"alternate-exchange": int32(1)}),
-			code: 406, text: "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange '{x}' in vhost '{vhost}'"},
-		{name: "other type", do: redeclare("fanout", false, true, true, nil),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{x}' in vhost '{vhost}': received 'fanout' but current is 'direct'"},
-		{name: "other durability", do: redeclare("direct", false, true, true, nil),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{x}' in vhost '{vhost}': received 'false' but current is 'true'"},
-		{name: "other auto-delete", do: redeclare("direct", true, true, true, nil),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for exchange '{x}' in vhost '{vhost}': received 'true' but current is 'false'"},
-		{name: "other internal", do: redeclare("direct", true, false, true, nil),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'internal' for exchange '{x}' in vhost '{vhost}': received 'true' but current is 'false'"},
-		{name: "other alternate exchange", do: redeclare("direct", true, false, false, amqp.Table{"alternate-exchange": "amq.fanout"}),
-			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '{x}' in vhost '{vhost}': received the value 'amq.fanout' of type 'longstr' but current is none"},
+		{
+			name: "reserved prefix", do: declare(fixed("amq.mine"), "direct", true, false, false, nil),
+			code: 403, text: "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'",
+		},
+		{
+			name: "reserved name with other type", do: declare(fixed("amq.direct"), "fanout", true, false, false, nil),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'amq.direct' in vhost '{vhost}': received 'fanout' but current is 'direct'",
+		},
+		{
+			name: "alternate exchange is no string", do: declare(x, "direct", true, false, false, amqp.Table{"alternate-exchange": int32(1)}),
+			code: 406, text: "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange '{x}' in vhost '{vhost}'",
+		},
+		{
+			name: "other type", do: redeclare("fanout", false, true, true, nil),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{x}' in vhost '{vhost}': received 'fanout' but current is 'direct'",
+		},
+		{
+			name: "other durability", do: redeclare("direct", false, true, true, nil),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{x}' in vhost '{vhost}': received 'false' but current is 'true'",
+		},
+		{
+			name: "other auto-delete", do: redeclare("direct", true, true, true, nil),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'auto_delete' for exchange '{x}' in vhost '{vhost}': received 'true' but current is 'false'",
+		},
+		{
+			name: "other internal", do: redeclare("direct", true, false, true, nil),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'internal' for exchange '{x}' in vhost '{vhost}': received 'true' but current is 'false'",
+		},
+		{
+			name: "other alternate exchange", do: redeclare("direct", true, false, false, amqp.Table{"alternate-exchange": "amq.fanout"}),
+			code: 406, text: "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '{x}' in vhost '{vhost}': received the value 'amq.fanout' of type 'longstr' but current is none",
+		},
 		{name: "passive, absent", do: func(_ *testing.T, s *scene) {
 			_ = s.ch.ExchangeDeclarePassive(s.x, "direct", true, false, false, false, nil)
 		}, code: 404, text: "NOT_FOUND - no exchange '{x}' in vhost '{vhost}'"},
 		{name: "nowait, refused all the same", do: func(_ *testing.T, s *scene) {
 			_ = s.ch.ExchangeDeclare(s.x, "nope", true, false, false, true, nil)
 		}, code: 406, text: "PRECONDITION_FAILED - unknown exchange type 'nope'"},
-		{name: "delete default", do: func(_ *testing.T, s *scene) { _ = s.ch.ExchangeDelete("", false, false) },
-			code: 403, text: "ACCESS_REFUSED - operation not permitted on the default exchange"},
-		{name: "delete predeclared", do: func(_ *testing.T, s *scene) { _ = s.ch.ExchangeDelete("amq.topic", false, false) },
-			code: 403, text: "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '{vhost}' not allowed"},
+		{
+			name: "delete default", do: func(_ *testing.T, s *scene) { _ = s.ch.ExchangeDelete("", false, false) },
+			code: 403, text: "ACCESS_REFUSED - operation not permitted on the default exchange",
+		},
+		{
+			name: "delete predeclared", do: func(_ *testing.T, s *scene) { _ = s.ch.ExchangeDelete("amq.topic", false, false) },
+			code: 403, text: "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '{vhost}' not allowed",
+		},
 		{name: "delete if unused, in use", do: func(t *testing.T, s *scene) {
 			s.declareExchange(t, "fanout")
 			bind(t, s.ch, privateQueue(t, s.ch, nil), "", s.x, nil)

@@ -21,8 +21,10 @@ func TestPublishRefusals(t *testing.T) {
 		return send(amqp.Publishing{Headers: amqp.Table{name: value}})
 	}
 	refuse(t, []refusal{
-		{name: "no such exchange", do: func(t *testing.T, s *scene) { publish(t, s.ch, s.x, "k", "m") },
-			code: 404, text: "NOT_FOUND - no exchange '{x}' in vhost '{vhost}'"},
+		{
+			name: "no such exchange", do: func(t *testing.T, s *scene) { publish(t, s.ch, s.x, "k", "m") },
+			code: 404, text: "NOT_FOUND - no exchange '{x}' in vhost '{vhost}'",
+		},
 		{name: "no such exchange, before other faults", do: func(t *testing.T, s *scene) {
 			publishMessage(t, s.ch, s.x, "k", amqp.Publishing{Expiration: "bad", UserId: "nobody"})
 		}, code: 404, text: "NOT_FOUND - no exchange '{x}' in vhost '{vhost}'"},
@@ -32,22 +34,38 @@ func TestPublishRefusals(t *testing.T) {
 		{name: "immediate, before no such exchange", do: func(t *testing.T, s *scene) {
 			must(t, s.ch.Publish(s.x, "k", true, true, amqp.Publishing{}))
 		}, code: 540, text: "NOT_IMPLEMENTED - immediate=true"},
-		{name: "one byte over 16 MiB", do: send(amqp.Publishing{Body: make([]byte, 16<<20+1)}),
-			code: 406, text: "PRECONDITION_FAILED - message size 16777217 is larger than configured max size 16777216"},
-		{name: "user-id of somebody else", do: send(amqp.Publishing{UserId: "nobody"}),
-			code: 406, text: "PRECONDITION_FAILED - user_id property set to 'nobody' but authenticated user was '{user}'"},
-		{name: "expiration is no number", do: send(amqp.Publishing{Expiration: "soon"}),
-			code: 406, text: "PRECONDITION_FAILED - invalid expiration 'soon': no_integer"},
-		{name: "expiration with a unit", do: send(amqp.Publishing{Expiration: "10s"}),
-			code: 406, text: `PRECONDITION_FAILED - invalid expiration '10s': {leftover_string,"s"}`},
-		{name: "expiration is negative", do: send(amqp.Publishing{Expiration: "-1"}),
-			code: 406, text: "PRECONDITION_FAILED - invalid expiration '-1': {value_negative,-1}"},
-		{name: "expiration over ten years", do: send(amqp.Publishing{Expiration: "315360000001"}),
-			code: 406, text: "PRECONDITION_FAILED - invalid expiration '315360000001': {value_too_large,315360000001}"},
-		{name: "CC is a string", do: header("CC", "key"),
-			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",longstr}`},
-		{name: "BCC is a number", do: header("BCC", int32(1)),
-			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"BCC",signedint}`},
+		{
+			name: "one byte over 16 MiB", do: send(amqp.Publishing{Body: make([]byte, 16<<20+1)}),
+			code: 406, text: "PRECONDITION_FAILED - message size 16777217 is larger than configured max size 16777216",
+		},
+		{
+			name: "user-id of somebody else", do: send(amqp.Publishing{UserId: "nobody"}),
+			code: 406, text: "PRECONDITION_FAILED - user_id property set to 'nobody' but authenticated user was '{user}'",
+		},
+		{
+			name: "expiration is no number", do: send(amqp.Publishing{Expiration: "soon"}),
+			code: 406, text: "PRECONDITION_FAILED - invalid expiration 'soon': no_integer",
+		},
+		{
+			name: "expiration with a unit", do: send(amqp.Publishing{Expiration: "10s"}),
+			code: 406, text: `PRECONDITION_FAILED - invalid expiration '10s': {leftover_string,"s"}`,
+		},
+		{
+			name: "expiration is negative", do: send(amqp.Publishing{Expiration: "-1"}),
+			code: 406, text: "PRECONDITION_FAILED - invalid expiration '-1': {value_negative,-1}",
+		},
+		{
+			name: "expiration over ten years", do: send(amqp.Publishing{Expiration: "315360000001"}),
+			code: 406, text: "PRECONDITION_FAILED - invalid expiration '315360000001': {value_too_large,315360000001}",
+		},
+		{
+			name: "CC is a string", do: header("CC", "key"),
+			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",longstr}`,
+		},
+		{
+			name: "BCC is a number", do: header("BCC", int32(1)),
+			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"BCC",signedint}`,
+		},
 	})
 }
 

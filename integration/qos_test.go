@@ -10,10 +10,14 @@ import (
 func TestQosRefusals(t *testing.T) {
 	t.Parallel()
 	refuse(t, []refusal{
-		{name: "prefetch size", do: func(_ *testing.T, s *scene) { _ = s.ch.Qos(1, 1024, false) },
-			code: 540, text: "NOT_IMPLEMENTED - prefetch_size!=0 (1024)"},
-		{name: "prefetch size, global", do: func(_ *testing.T, s *scene) { _ = s.ch.Qos(0, 1, true) },
-			code: 540, text: "NOT_IMPLEMENTED - prefetch_size!=0 (1)"},
+		{
+			name: "prefetch size", do: func(_ *testing.T, s *scene) { _ = s.ch.Qos(1, 1024, false) },
+			code: 540, text: "NOT_IMPLEMENTED - prefetch_size!=0 (1024)",
+		},
+		{
+			name: "prefetch size, global", do: func(_ *testing.T, s *scene) { _ = s.ch.Qos(0, 1, true) },
+			code: 540, text: "NOT_IMPLEMENTED - prefetch_size!=0 (1)",
+		},
 	})
 }
 

@@ -33,10 +33,14 @@ func TestQueueRefusals(t *testing.T) {
 			s.q = q.Name
 			_, _ = s.ch.QueueDeclare(q.Name, false, false, true, false, nil)
 		}, code: 403, text: "ACCESS_REFUSED - queue name '{q}' contains reserved prefix 'amq.*'"},
-		{name: "other durability", do: redeclare(false, true, nil, nil),
-			code: 406, text: fmt.Sprintf(inequivalent, "durable", "received 'false' but current is 'true'")},
-		{name: "other auto-delete", do: redeclare(true, true, nil, amqp.Table{"x-expires": int32(1000)}),
-			code: 406, text: fmt.Sprintf(inequivalent, "auto_delete", "received 'true' but current is 'false'")},
+		{
+			name: "other durability", do: redeclare(false, true, nil, nil),
+			code: 406, text: fmt.Sprintf(inequivalent, "durable", "received 'false' but current is 'true'"),
+		},
+		{
+			name: "other auto-delete", do: redeclare(true, true, nil, amqp.Table{"x-expires": int32(1000)}),
+			code: 406, text: fmt.Sprintf(inequivalent, "auto_delete", "received 'true' but current is 'false'"),
+		},
 		{name: "exclusive requested for a shared queue", do: func(t *testing.T, s *scene) {
 			s.declare(t, nil)
 			_, _ = s.ch.QueueDeclare(s.q, true, false, true, false, nil)
@@ -46,14 +50,22 @@ func TestQueueRefusals(t *testing.T) {
 			must(t, err)
 			_, _ = s.ch.QueueDeclare(s.q, true, false, false, false, nil)
 		}, code: 405, text: lockedText},
-		{name: "argument added", do: redeclare(true, false, nil, amqp.Table{"x-message-ttl": int64(60000)}),
-			code: 406, text: fmt.Sprintf(inequivalent, "x-message-ttl", "received the value '60000' of type 'long' but current is none")},
-		{name: "argument left out", do: redeclare(true, false, amqp.Table{"x-message-ttl": int32(60000)}, nil),
-			code: 406, text: fmt.Sprintf(inequivalent, "x-message-ttl", "received none but current is the value '60000' of type 'signedint'")},
-		{name: "argument changed", do: redeclare(true, false, amqp.Table{"x-max-length": int32(10)}, amqp.Table{"x-max-length": int32(5)}),
-			code: 406, text: fmt.Sprintf(inequivalent, "x-max-length", "received '5' but current is '10'")},
-		{name: "argument, string changed", do: redeclare(true, false, amqp.Table{"x-dead-letter-exchange": "a"}, amqp.Table{"x-dead-letter-exchange": "b"}),
-			code: 406, text: fmt.Sprintf(inequivalent, "x-dead-letter-exchange", "received 'b' but current is 'a'")},
+		{
+			name: "argument added", do: redeclare(true, false, nil, amqp.Table{"x-message-ttl": int64(60000)}),
+			code: 406, text: fmt.Sprintf(inequivalent, "x-message-ttl", "received the value '60000' of type 'long' but current is none"),
+		},
+		{
+			name: "argument left out", do: redeclare(true, false, amqp.Table{"x-message-ttl": int32(60000)}, nil),
+			code: 406, text: fmt.Sprintf(inequivalent, "x-message-ttl", "received none but current is the value '60000' of type 'signedint'"),
+		},
+		{
+			name: "argument changed", do: redeclare(true, false, amqp.Table{"x-max-length": int32(10)}, amqp.Table{"x-max-length": int32(5)}),
+			code: 406, text: fmt.Sprintf(inequivalent, "x-max-length", "received '5' but current is '10'"),
+		},
+		{
+			name: "argument, string changed", do: redeclare(true, false, amqp.Table{"x-dead-letter-exchange": "a"}, amqp.Table{"x-dead-letter-exchange": "b"}),
+			code: 406, text: fmt.Sprintf(inequivalent, "x-dead-letter-exchange", "received 'b' but current is 'a'"),
+		},
 		{name: "delete if empty, not empty", do: func(t *testing.T, s *scene) {
 			s.declare(t, nil)
 			publish(t, s.ch, "", s.q, "m")
@@ -87,8 +99,10 @@ func TestQueueRefusals(t *testing.T) {
 		{name: "no queue declared yet, delete", do: func(_ *testing.T, s *scene) {
 			_, _ = s.ch.QueueDelete("", false, false, false)
 		}, code: 404, text: "NOT_FOUND - no previously declared queue"},
-		{name: "purge absent", do: func(_ *testing.T, s *scene) { _, _ = s.ch.QueuePurge(s.q, false) },
-			code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'"},
+		{
+			name: "purge absent", do: func(_ *testing.T, s *scene) { _, _ = s.ch.QueuePurge(s.q, false) },
+			code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'",
+		},
 		{name: "bind, queue missing", do: func(_ *testing.T, s *scene) {
 			_ = s.ch.QueueBind(s.q, "k", "amq.direct", false, nil)
 		}, code: 404, text: "NOT_FOUND - no queue '{q}' in vhost '{vhost}'"},

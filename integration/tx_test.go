@@ -14,10 +14,14 @@ func TestTxRefusals(t *testing.T) {
 			confirmMode(t, s.ch)
 			_ = s.ch.Tx()
 		}, code: 406, text: "PRECONDITION_FAILED - cannot switch from confirm to tx mode"},
-		{name: "commit without select", do: func(_ *testing.T, s *scene) { _ = s.ch.TxCommit() },
-			code: 406, text: "PRECONDITION_FAILED - channel is not transactional"},
-		{name: "rollback without select", do: func(_ *testing.T, s *scene) { _ = s.ch.TxRollback() },
-			code: 406, text: "PRECONDITION_FAILED - channel is not transactional"},
+		{
+			name: "commit without select", do: func(_ *testing.T, s *scene) { _ = s.ch.TxCommit() },
+			code: 406, text: "PRECONDITION_FAILED - channel is not transactional",
+		},
+		{
+			name: "rollback without select", do: func(_ *testing.T, s *scene) { _ = s.ch.TxRollback() },
+			code: 406, text: "PRECONDITION_FAILED - channel is not transactional",
+		},
 		{name: "publish to no exchange, at once", do: func(t *testing.T, s *scene) {
 			must(t, s.ch.Tx())
 			publish(t, s.ch, s.x, "k", "m")

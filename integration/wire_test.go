@@ -69,7 +69,6 @@ var (
 	basicGetOk        = id(60, 71)
 	basicGetEmpty     = id(60, 72)
 	basicAck          = id(60, 80)
-	basicReject       = id(60, 90)
 	basicRecoverAsync = id(60, 100)
 	basicRecover      = id(60, 110)
 	basicRecoverOk    = id(60, 111)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func (c *conn) readProtocolHeader() bool {
 			return false
 		}
 		if err != nil && n < len(h) {
-			if err != io.EOF || n > 0 {
+			if !errors.Is(err, io.EOF) || n > 0 {
 				c.reason = "no protocol header: " + err.Error()
 			} else {
 				c.reason = "no bytes came" // a health check

@@ -148,7 +148,7 @@ func (p *peer) read() {
 			b := make([]byte, 32<<10)
 			var k int
 			if k, err = p.nc.Read(b); k > 0 {
-				buf, err = append(buf, b[:k]...), nil
+				buf = append(buf, b[:k]...)
 				continue
 			}
 		}
@@ -307,7 +307,8 @@ func (p *peer) publish(channel uint16, exchange, key, body string) {
 }
 
 var clientProperties = amqp.Table{{Name: "capabilities", Value: amqp.TableValue(amqp.Table{
-	{Name: "consumer_cancel_notify", Value: amqp.Bool(true)}, {Name: "connection.blocked", Value: amqp.Bool(true)},
+	{Name: "consumer_cancel_notify", Value: amqp.Bool(true)},
+	{Name: "connection.blocked", Value: amqp.Bool(true)},
 	{Name: "authentication_failure_close", Value: amqp.Bool(true)},
 })}}
 

@@ -381,7 +381,7 @@ func (w *stateWriter) alloc(n int) []byte {
 		w.arena = make([]byte, 0, writerArena)
 	}
 	if len(w.arena)+n > cap(w.arena) {
-		w.commit()
+		_ = w.commit() // the error stays in w
 	}
 	lo := len(w.arena)
 	w.arena = w.arena[:lo+n]

@@ -201,7 +201,7 @@ func Open(o Options) (*Store, error) {
 	s.gate.cond.L = &s.gate.mu
 	s.committer = &committer{s: s}
 	if err := s.open(); err != nil {
-		s.closeFiles()
+		_ = s.closeFiles() // nothing is owed to a store that did not open
 		return nil, err
 	}
 	go s.committer.run()

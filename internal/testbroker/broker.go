@@ -310,9 +310,9 @@ func run(cmd *exec.Cmd) (*child, error) {
 func awaitAnswer(ctx context.Context, addr string, dead <-chan struct{}) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	last := errors.New("not tried")
 	for {
-		if last = answers(ctx, addr); last == nil {
+		last := answers(ctx, addr)
+		if last == nil {
 			return nil
 		}
 		select {

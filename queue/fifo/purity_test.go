@@ -113,7 +113,7 @@ func TestEqualCallsGiveEqualResults(t *testing.T) {
 		}
 		return out.String()
 	}
-	if trace() != trace() {
+	if first := trace(); first != trace() {
 		t.Fatal("two machines differ after the same calls")
 	}
 }

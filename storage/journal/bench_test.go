@@ -13,7 +13,7 @@ import (
 func benchDir(b *testing.B) string {
 	b.Helper()
 	if parent := os.Getenv("JOURNAL_BENCH_DIR"); parent != "" {
-		d, err := os.MkdirTemp(parent, "journal")
+		d, err := os.MkdirTemp(parent, "journal") //nolint:usetesting // on the disk to be measured
 		if err != nil {
 			b.Fatal(err)
 		}
