@@ -204,6 +204,10 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 			m.ConfirmSeq, m.Confirm = seq, ch
 		}
 		if err := conn.reserve(len(m.Properties) + len(m.Body)); err != nil {
+			if ch.confirm && !errors.Is(err, storage.ErrClosed) {
+				ch.settlePublishes([]uint64{seq}, false, &conn.wakes)
+				return nil
+			}
 			return notStored(err)
 		}
 		rt.Publish(m, &conn.wakes) // confirmed by the store
