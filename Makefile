@@ -1,79 +1,73 @@
-# What a developer does with SettMQ. Plain make lists it.
+# Plain make lists the targets.
+.DEFAULT_GOAL := help
+PEER ?=
+DURATION ?= 5s
+ROUNDS ?= 5
+FUZZTIME ?= 60s
 
-GO       ?= go
-FUZZTIME ?= 30s
-BENCH    ?= .
-# make nightly: the torture and fault tests of CI with larger figures.
-NIGHTLY_KILLS    ?= 2000
-NIGHTLY_MESSAGES ?= 20000000
-NIGHTLY_CHECKS   ?= 2000
-NIGHTLY_FUZZTIME ?= 30m
+LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+.PHONY: help build run test race lint fmt generate fuzz faults integration clients torture bench nightly ci clean
 
-.PHONY: help
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-.PHONY: build
-build: ## bin/settmq
-	$(GO) build -trimpath -o bin/settmq ./cmd/settmq
+build: ## the binary, in bin/
+	go build -trimpath -o bin/settmq ./cmd/settmq
 
-.PHONY: run
-run: ## run a broker with the default settings
-	$(GO) run ./cmd/settmq
+run: ## a broker with the default settings
+	go run ./cmd/settmq
 
-.PHONY: test
-test: ## all tests, the black-box suites against a broker of their own included
-	$(GO) test ./...
+test: ## everything quick, as in the readme
+	go test ./...
 
-.PHONY: race
-race: ## all tests with the race detector, in the broker under test too
-	SETTMQ_BUILD_FLAGS=-race $(GO) test -race -short ./...
+race: ## the same with the race detector, also in the broker under test
+	SETTMQ_BUILD_FLAGS=-race go test -race -short ./...
 
-.PHONY: integration
-integration: ## the black-box suites alone, on AMQP_URL if it is set
-	$(GO) test -count=1 ./integration/ ./integration/raw/
+lint: ## vet, and golangci-lint as .golangci.yml says
+	go vet ./...
+	$(LINT) run ./...
 
-.PHONY: clients
-clients: build ## the tutorial programs in Python and Node
+fmt: ## format everything as lint wants it
+	$(LINT) fmt ./...
+
+generate: ## the codec from the specification
+	go generate ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	ci/fuzz $(FUZZTIME)
+
+faults: ## power cuts, failing calls, damage: more of them than in test
+	go test ./storage/ -count=1 -rapid.checks=250
+	go test -count=1 ./storage/journal/...
+
+integration: ## the black-box suites; AMQP_URL=... runs them on any broker
+	go test -count=1 ./integration/ ./integration/raw/
+
+clients: build ## the tutorial patterns in Python and Node
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker integration/clients/run
 
-.PHONY: torture
-torture: ## kill the broker under load and account for every message
-	$(GO) run ./integration/torture
+torture: ## kill -9 under load and account for every message
+	go run ./integration/torture -kills 100 -messages 1000000
 
-.PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (30s)
-	@ci/fuzz $(FUZZTIME)
+bench: build ## scenarios on SettMQ, in turn with a peer given by PEER=amqp://...
+	@mkdir -p bench/out
+	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: warn}\n' > bench/out/settmq.yaml
+	@if [ -n "$(PEER)" ]; then \
+		go run ./bench compare -rounds $(ROUNDS) -duration $(DURATION) -json bench/out/compare.json \
+			-a amqp://guest:guest@127.0.0.1:5799/ -a-cmd 'bin/settmq serve --config bench/out/settmq.yaml' -a-pause -b '$(PEER)'; \
+	else \
+		bin/settmq serve --config bench/out/settmq.yaml & pid=$$!; trap "kill $$pid" EXIT; sleep 1; \
+		go run ./bench run -duration $(DURATION) -url amqp://guest:guest@127.0.0.1:5799/ -json bench/out/run.json; \
+	fi
 
-.PHONY: bench
-bench: ## micro-benchmarks (BENCH=regexp); for whole brokers see bench/README.md
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./amqp/... ./exchange/... ./queue/... ./storage/... ./server/... ./broker/...
+nightly: ## the long form of the random tests
+	go run ./integration/torture -kills 2000 -messages 20000000 -o torture.json
+	go test ./storage/ ./queue/fifo/ -count=1 -timeout 8h -rapid.checks=20000
+	$(MAKE) fuzz FUZZTIME=1h
 
-.PHONY: lint
-lint: ## vet and golangci-lint with .golangci.yml
-	$(GO) vet ./...
-	$(GO) run $(LINT) run ./...
-
-.PHONY: fmt
-fmt: ## format all files as CI wants them
-	$(GO) run $(LINT) fmt ./...
-
-.PHONY: generate
-generate: ## write the generated code again
-	$(GO) generate ./...
-
-.PHONY: ci
-ci: ## everything CI does; STEPS="lint fuzz" for some of it
+ci: ## what a change has to pass; STEPS="lint fuzz" for a part of it
 	.ci/run $(STEPS)
 
-.PHONY: nightly
-nightly: ## hours of torture, faults and fuzzing
-	$(GO) run ./integration/torture -kills $(NIGHTLY_KILLS) -messages $(NIGHTLY_MESSAGES) -q -o nightly.out
-	$(GO) test -count=1 -timeout 12h ./storage/... -args -rapid.checks=$(NIGHTLY_CHECKS)
-	ci/fuzz $(NIGHTLY_FUZZTIME)
-
-.PHONY: clean
-clean: ## remove what make built
-	rm -rf bin bench/out nightly.out
+clean: ## what make has built
+	rm -rf bin bench/out torture.json
