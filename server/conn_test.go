@@ -200,14 +200,19 @@ func TestHandshakesAreLimited(t *testing.T) {
 		third.open(0)
 		_ = second.nc.Close()
 		r.counts(0, 0)
-		for range 2 + 2*waitersPerHandshake {
+		r.dial()
+		r.dial()
+		time.Sleep(time.Second)
+		for range 2 * waitersPerHandshake {
 			r.dial()
 		}
 		r.counts(2, 2*waitersPerHandshake)
 		r.dial().ended() // nobody else may even wait
-		time.Sleep(10 * time.Second)
-		r.counts(2, 0) // two after two have timed out, the others' wait was over as soon
-		time.Sleep(10 * time.Second)
+		time.Sleep(9 * time.Second)
+		r.counts(2, 2*waitersPerHandshake-2) // two have timed out, two took their places
+		time.Sleep(time.Second)
+		r.counts(2, 0) // the others have waited long enough
+		time.Sleep(9 * time.Second)
 		r.counts(0, 0)
 		if n := r.conns(); n != 2 {
 			t.Errorf("%d connections", n)
