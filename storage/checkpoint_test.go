@@ -123,6 +123,40 @@ func TestMessagesSurviveCheckpoints(t *testing.T) {
 	}
 }
 
+// A kill while Badger writes a table, or between truncating and removing one, leaves a file that its
+// MANIFEST does not name.
+func TestTablesThatNobodyListsAreNoDamage(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, testOptions(t, dir))
+	q := createQueue(t, s)
+	c := newConfirms()
+	want := map[uint64][]byte{0: bodyOf(q.ID(), 0, 500)}
+	publish(t, s, c, 1, 0, want[0], q)
+	c.wait(t, 1)
+	runCheckpoint(t, s)
+	mustClose(t, s)
+	state := filepath.Join(dir, "state")
+	whole, err := filepath.Glob(filepath.Join(state, "*.sst"))
+	if err != nil || len(whole) == 0 {
+		t.Fatalf("no table: %v", err)
+	}
+	data, err := os.ReadFile(whole[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"000901.sst": nil, "000902.sst": data[:len(data)/2]} {
+		if err := os.WriteFile(filepath.Join(state, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = mustOpen(t, testOptions(t, dir))
+	expect(t, s.Queue(q.ID()), want)
+	mustClose(t, s)
+	if left, _ := filepath.Glob(filepath.Join(state, "00090?.sst")); len(left) > 0 {
+		t.Errorf("%v is still there", left)
+	}
+}
+
 func TestDeadRecordsAndBodiesAreDeleted(t *testing.T) {
 	s := mustOpen(t, testOptions(t, t.TempDir()))
 	defer mustClose(t, s)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
 	"github.com/rs/zerolog"
 )
 
@@ -109,7 +110,7 @@ func setAside(dir string) (string, error) {
 }
 
 func (d *stateDB) open() error {
-	if err := preflight(d.dir); err != nil {
+	if err := preflight(d.dir, d.options()); err != nil {
 		return err
 	}
 	db, err := openBadger(d.options())
@@ -155,7 +156,7 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 }
 
 // preflight refuses what Badger silently loses data over and removes what it trips over.
-func preflight(dir string) error {
+func preflight(dir string, o badger.Options) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -163,16 +164,24 @@ func preflight(dir string) error {
 	if err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	var tables, manifest bool
+	listed, err := listedTables(filepath.Join(dir, "MANIFEST"), o)
+	if err != nil {
+		return err
+	}
+	tables := false
 	newest := "" // value log
 	for _, e := range entries {
 		name := e.Name()
 		path := filepath.Join(dir, name)
 		switch {
-		case name == "MANIFEST":
-			manifest = true
 		case strings.HasSuffix(name, ".sst"):
 			tables = true
+			// A table that is not listed was being written, or removed, when the process ended.
+			// Badger removes it.
+			id, ok := table.ParseFileID(name)
+			if _, live := listed[id]; !ok || !live {
+				continue
+			}
 			if err := checkTable(path); err != nil {
 				return &CorruptError{Where: path, What: "table is damaged", Err: err}
 			}
@@ -190,13 +199,30 @@ func preflight(dir string) error {
 			}
 		}
 	}
-	if tables && !manifest {
+	if tables && listed == nil {
 		return &CorruptError{Where: dir, What: "MANIFEST is missing beside tables"}
 	}
 	if newest != "" {
 		return protectValueLog(newest)
 	}
 	return nil
+}
+
+// listedTables returns the tables that a MANIFEST names, or nil if there is none.
+func listedTables(path string, o badger.Options) (map[uint64]badger.TableManifest, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
+	defer f.Close()
+	m, _, err := badger.ReplayManifestFile(f, o.ExternalMagicVersion, o)
+	if err != nil {
+		return nil, &CorruptError{Where: path, What: "MANIFEST is damaged", Err: err}
+	}
+	return m.Tables, nil
 }
 
 func (d *stateDB) close() error {
