@@ -48,6 +48,7 @@ type checkpoint struct {
 	shared  map[location]*sharedBody
 
 	deadBodies map[bodyID]bool
+	deadSeen   int64  // Store.deadBytes before anything was looked at
 	moved      uint64 // messages
 }
 
@@ -72,7 +73,7 @@ var errClosing = errors.New("storage: closing")
 // checkpointTo runs a checkpoint that gives back the segments below upTo. Called by the
 // checkpointer only.
 func (s *Store) checkpointTo(upTo uint64) error {
-	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), upTo: upTo, oldest: s.oldest.Load(), deadBodies: make(map[bodyID]bool)}
+	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), upTo: upTo, oldest: s.oldest.Load(), deadBodies: make(map[bodyID]bool), deadSeen: s.deadBytes.Load()}
 	c.window.reset(s)
 	start := time.Now()
 	for _, step := range []func() error{
@@ -148,7 +149,8 @@ func (c *checkpoint) findDead() error {
 	for _, k := range c.queues {
 		q := k.q
 		q.mu.Lock()
-		look := q.changed && len(q.records) > 0
+		look := (q.changed || q.died) && len(q.records) > 0
+		q.died = false
 		q.mu.Unlock()
 		if look {
 			k.findDead()
@@ -532,12 +534,20 @@ func (c *checkpoint) publish() error {
 	for _, k := range c.queues {
 		q := k.q
 		q.mu.Lock()
+		died := uint64(0)
+		for i := range k.records {
+			died += uint64(k.records[i].count)
+		}
 		if k.hi > q.badgerHi {
+			died -= min(died, q.live.countRange(q.badgerHi, k.hi))
 			q.live.forgetLocations(q.badgerHi, k.hi)
 			q.badgerHi = k.hi
 		}
 		q.records = append(q.records, k.records...)
 		q.averageRecorded()
+		if died > 0 { // while they were moved: Settle took them for messages of the journal
+			s.addDead(died * q.average)
+		}
 		q.mu.Unlock()
 	}
 	s.mu.Lock()

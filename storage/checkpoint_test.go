@@ -157,6 +157,45 @@ func TestTablesThatNobodyListsAreNoDamage(t *testing.T) {
 	}
 }
 
+// Publishers that are held for want of space depend on it: nothing else may ever happen again.
+func TestMessagesSettledDuringACheckpointAreLeftForTheNext(t *testing.T) {
+	for name, before := range map[string]bool{"moved by this one": false, "moved by an earlier one": true} {
+		t.Run(name, func(t *testing.T) {
+			var settle func()
+			o := testOptions(t, t.TempDir())
+			o.afterBarrier = func(step string) {
+				if step == "data" && settle != nil {
+					settle()
+					settle = nil
+				}
+			}
+			s := mustOpen(t, o)
+			q, c := createQueue(t, s), newConfirms()
+			for seq := range uint64(20) {
+				publish(t, s, c, seq+1, seq, bodyOf(q.ID(), seq, 3000), q)
+			}
+			c.wait(t, 20)
+			if before {
+				runCheckpoint(t, s)
+			}
+			// Taken by the checkpointer with its next request.
+			settle = func() { q.SettleRange(0, 20) }
+			runCheckpoint(t, s)
+			if n := keys(t, s, keyRecord); n == 0 {
+				t.Fatal("no record was written, or it is gone already")
+			}
+			if s.deadBytes.Load() <= 0 {
+				t.Error("nothing asks for another checkpoint")
+			}
+			runCheckpoint(t, s)
+			if n := keys(t, s, keyRecord); n > 0 {
+				t.Errorf("%d records are left", n)
+			}
+			mustClose(t, s)
+		})
+	}
+}
+
 func TestDeadRecordsAndBodiesAreDeleted(t *testing.T) {
 	s := mustOpen(t, testOptions(t, t.TempDir()))
 	defer mustClose(t, s)

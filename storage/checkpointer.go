@@ -90,6 +90,11 @@ func (s *Store) checkpointWhileNeeded(forced, idle bool) error {
 		}
 		err := s.checkpointTo(upTo)
 		s.allotted.Store(0)
+		if err == nil {
+			// Not only when nothing is to be moved any more: under load that may be too late, for
+			// reclaiming takes some free space itself.
+			err = s.reclaimIfNeeded(idle)
+		}
 		if err != nil {
 			return err
 		}

@@ -113,7 +113,7 @@ func (c *checkpoint) clean() error {
 		q.live, q.records = liveSet{}, nil
 		q.mu.Unlock()
 	}
-	c.s.deadBytes.Store(0)
+	c.s.deadBytes.Add(-c.deadSeen) // what died meanwhile is the next checkpoint's
 	return c.d.dropQueues(c.w)
 }
 

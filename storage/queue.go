@@ -38,7 +38,8 @@ type Queue struct {
 	badgerHi uint64
 	records  []recordInfo // ascending, not overlapping; only the checkpointer changes it
 	average  uint64       // bytes per message in records
-	changed  bool         // differs from its last state record, or has dead records
+	changed  bool         // differs from its last state record
+	died     bool         // something was settled since a checkpoint looked for dead records
 
 	// Owned by Open, then by the checkpointer.
 	recordDigest uint64 // of the state record, 0 if there is none
@@ -143,7 +144,7 @@ func (q *Queue) SettleRange(lo, hi uint64) {
 }
 
 func (q *Queue) settleLocked(lo, hi uint64) {
-	q.changed = true
+	q.changed, q.died = true, true
 	if n := len(q.settled); n > 0 && q.settled[n-1].hi == lo {
 		q.settled[n-1].hi = hi
 	} else {
