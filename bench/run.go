@@ -206,10 +206,8 @@ func (r *run) bind(n int, key func(i int) string) error {
 	return nil
 }
 
-// tearDown closes everything and deletes what setUp declared.
-func (r *run) tearDown() error {
-	r.stopping.Store(true)
-	r.gate.giveUp()
+// closeFlows closes the publishers' and consumers' connections and waits for their goroutines.
+func (r *run) closeFlows() {
 	for _, p := range r.publishers {
 		_ = p.conn.Close()
 	}
@@ -218,6 +216,13 @@ func (r *run) tearDown() error {
 	}
 	r.writers.Wait()
 	r.readers.Wait()
+}
+
+// tearDown closes everything and deletes what setUp declared.
+func (r *run) tearDown() error {
+	r.stopping.Store(true)
+	r.gate.giveUp()
+	r.closeFlows()
 	_ = r.admin.Close()
 	if len(r.queues) == 0 && r.exchange == "" {
 		return nil
@@ -374,14 +379,7 @@ func (r *run) finish(res *Result) error {
 		res.Undelivered = want - t.delivered
 	}
 	res.Redelivered, res.Nacked, res.Returned, res.Blocked = t.redelivered, t.nacked, t.returned, t.blocked
-	for _, p := range r.publishers {
-		_ = p.conn.Close()
-	}
-	for _, c := range r.consumers {
-		_ = c.conn.Close()
-	}
-	r.writers.Wait()
-	r.readers.Wait()
+	r.closeFlows()
 	return err
 }
 
