@@ -158,19 +158,9 @@ func (d *stateDB) deletePrefix(w *stateWriter, prefix []byte) error {
 
 // rawDigest returns the digest of an entry as it is in Badger.
 func (d *stateDB) rawDigest(key []byte) (sum uint64, exists bool, err error) {
-	err = d.db.View(func(txn *badger.Txn) error {
-		item, err := txn.Get(key)
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		exists = true
-		return item.Value(func(v []byte) error {
-			sum = digest(key, v)
-			return nil
-		})
+	exists, err = d.view(key, func(v []byte) error {
+		sum = digest(key, v)
+		return nil
 	})
 	return sum, exists, err
 }

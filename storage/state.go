@@ -351,8 +351,8 @@ func (d *stateDB) scan(prefix []byte, values bool, fn func(key, value []byte) er
 	})
 }
 
-// get reads one sealed value; nil if there is none.
-func (d *stateDB) get(key []byte) (payload []byte, err error) {
+// view shows fn the value of key as it is in Badger, if there is one.
+func (d *stateDB) view(key []byte, fn func(v []byte) error) (exists bool, err error) {
 	err = d.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
@@ -361,14 +361,21 @@ func (d *stateDB) get(key []byte) (payload []byte, err error) {
 		if err != nil {
 			return err
 		}
-		return item.Value(func(v []byte) error {
-			p, err := unseal(key, v)
-			payload = bytes.Clone(p)
-			if payload == nil {
-				payload = []byte{}
-			}
-			return err
-		})
+		exists = true
+		return item.Value(fn)
+	})
+	return exists, err
+}
+
+// get reads one sealed value; nil if there is none.
+func (d *stateDB) get(key []byte) (payload []byte, err error) {
+	_, err = d.view(key, func(v []byte) error {
+		p, err := unseal(key, v)
+		payload = bytes.Clone(p)
+		if payload == nil {
+			payload = []byte{}
+		}
+		return err
 	})
 	if err != nil {
 		return nil, &CorruptError{Where: fmt.Sprintf("state key %q", key), What: "cannot be read", Err: err}
