@@ -44,6 +44,9 @@ func (e *Error) For(id MethodID) *Error {
 	return &c
 }
 
+// MethodID returns the method that the error answers, 0 if it names none.
+func (e *Error) MethodID() MethodID { return MethodID(uint32(e.Class)<<16 | uint32(e.Method)) }
+
 // ConnectionClose returns the method that tells the peer.
 func (e *Error) ConnectionClose() *ConnectionClose {
 	return &ConnectionClose{ReplyCode: e.Code, ReplyText: e.Text, ClassID: e.Class, MethodID: e.Method}

@@ -132,12 +132,12 @@ func checkNonNegative(v amqp.Value, _ amqp.Table) string {
 	return why
 }
 
-// maxMillis is ten years, the longest time RabbitMQ takes.
-const maxMillis = 315360000000
+// MaxMillis is ten years, the longest time to live RabbitMQ takes.
+const MaxMillis = 315360000000
 
 func checkTTL(v amqp.Value, args amqp.Table) string {
 	why := checkNonNegative(v, args)
-	if n, _ := v.Int(); why == "" && n > maxMillis {
+	if n, _ := v.Int(); why == "" && n > MaxMillis {
 		return fmt.Sprintf("{value_too_large,%d}", n)
 	}
 	return why

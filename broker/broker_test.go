@@ -127,7 +127,7 @@ func TestUsersAndRightsPersist(t *testing.T) {
 			t.Errorf("%s: topic: %v", when, err)
 		}
 		refused(t, u.CanTopic("ann", "/", auth.Write, "t", "bob-x"), 403, "ACCESS_REFUSED - write access to topic 'bob-x' in exchange 't' in vhost '/' refused for user 'ann'")
-		if u.HasTopicRules("gone", "/", "t") || !u.HasTopicRules("ann", "/", "t") || u.MayEnter("bob", "/") || u.MayEnter("gone", "/") || !u.MayEnter("ann", "v") {
+		if hasTopicRules(u, "gone", "/", "t") || !hasTopicRules(u, "ann", "/", "t") || u.MayEnter("bob", "/") || u.MayEnter("gone", "/") || !u.MayEnter("ann", "v") {
 			t.Errorf("%s: rights differ", when)
 		}
 	}
@@ -139,7 +139,7 @@ func TestUsersAndRightsPersist(t *testing.T) {
 	if err := b.Users().Put(hashed(t, "gone", "y")); err != nil {
 		t.Fatal(err)
 	}
-	if b.Users().MayEnter("gone", "/") || b.Users().HasTopicRules("gone", "/", "t") {
+	if b.Users().MayEnter("gone", "/") || hasTopicRules(b.Users(), "gone", "/", "t") {
 		t.Error("rights outlived their user")
 	}
 	closeBroker(t, b)
@@ -403,4 +403,11 @@ func TestMetaKeysDoNotRunIntoEachOther(t *testing.T) {
 	if !bytes.Equal(encodeArguments(nil), nil) {
 		t.Error("no arguments are something")
 	}
+}
+
+// hasTopicRules reports whether a topic permission applies to the user on the exchange.
+func hasTopicRules(u *Users, user, vhost, exchange string) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return slices.ContainsFunc(u.topics[grant{user, vhost}], func(t topicRule) bool { return t.exchange == exchange })
 }

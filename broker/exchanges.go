@@ -41,9 +41,6 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 		return err
 	}
 	x, err := v.newExchange(a, d)
-	if err == nil && v.deleted {
-		err = v.gone()
-	}
 	if err != nil {
 		v.mu.Unlock()
 		return err
@@ -184,11 +181,6 @@ func (v *VHost) resource(kind Resource, name string) string {
 
 func (v *VHost) noSuch(kind Resource, name string) *amqp.Error {
 	return amqp.NotFound("no %s", v.resource(kind, name))
-}
-
-// gone is the error of an operation on a vhost that is being deleted.
-func (v *VHost) gone() *amqp.Error {
-	return amqp.ConnectionForced("vhost '%s' is deleted", v.name)
 }
 
 // checkArgument compares one declared argument as RabbitMQ does: integers across widths,

@@ -48,9 +48,6 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (*queue.Queue, *amqp.Error
 		return q, err
 	}
 	err := v.checkQueueArguments(d)
-	if err == nil && v.deleted {
-		err = v.gone()
-	}
 	if err == nil {
 		err = v.checkQueueLimit(d.Name)
 	}

@@ -25,10 +25,21 @@ type Users struct {
 	mu          sync.RWMutex
 	users       map[string]*auth.User
 	permissions map[grant]auth.Permissions
-	topics      map[grant][]auth.TopicPermission
+	topics      map[grant][]topicRule
 
 	// epoch rises with every change; whoever remembers a decision forgets it then.
 	epoch atomic.Uint64
+}
+
+// topicRule is a topic permission of a grant, compiled once: it is asked for every publish.
+type topicRule struct {
+	exchange string
+	rules    auth.TopicRules // the zero value, which allows no key, if the patterns do not compile
+}
+
+func newTopicRule(g grant, t auth.TopicPermission) topicRule {
+	rules, _ := t.Compile(auth.Variables{Username: g.user, VHost: g.vhost})
+	return topicRule{exchange: t.Exchange, rules: rules}
 }
 
 // grant names the user and the vhost of a permission.
@@ -39,7 +50,7 @@ func newUsers(store *storage.Store, loopback []string) *Users {
 		store: store, loopback: loopback,
 		users:       make(map[string]*auth.User),
 		permissions: make(map[grant]auth.Permissions),
-		topics:      make(map[grant][]auth.TopicPermission),
+		topics:      make(map[grant][]topicRule),
 	}
 }
 
@@ -74,7 +85,7 @@ func (u *Users) load() error {
 		}
 		t, err := auth.UnmarshalTopicPermission(v)
 		g := grant{names[0], names[1]}
-		u.topics[g] = append(u.topics[g], t)
+		u.topics[g] = append(u.topics[g], newTopicRule(g, t))
 		return err
 	})
 	if err != nil {
@@ -153,18 +164,11 @@ func (u *Users) CanTopic(user, vhost string, r auth.Access, exchange, routingKey
 	topics := u.topics[grant{user, vhost}]
 	u.mu.RUnlock()
 	for _, t := range topics {
-		if t.Exchange == exchange && !t.Match(r, routingKey, auth.Variables{Username: user, VHost: vhost}) {
+		if t.exchange == exchange && !t.rules.Allows(r, routingKey) {
 			return amqp.AccessRefused("%s access to topic '%s' in exchange '%s' in vhost '%s' refused for user '%s'", r, routingKey, exchange, vhost, user)
 		}
 	}
 	return nil
-}
-
-// HasTopicRules reports whether any topic permission applies to the user on the exchange.
-func (u *Users) HasTopicRules(user, vhost, exchange string) bool {
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	return slices.ContainsFunc(u.topics[grant{user, vhost}], func(t auth.TopicPermission) bool { return t.Exchange == exchange })
 }
 
 // Put creates or replaces a user.
@@ -251,7 +255,7 @@ func (u *Users) remove(name string) usersChange {
 				continue
 			}
 			for _, t := range topics {
-				all.Delete = append(all.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.Exchange))
+				all.Delete = append(all.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.exchange))
 			}
 			delete(u.topics, g)
 		}
@@ -270,8 +274,8 @@ func (u *Users) grantTopic(user, vhost string, t auth.TopicPermission) usersChan
 	return usersChange{
 		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyTopicPermission, user, vhost, t.Exchange), Value: t.Marshal()}}},
 		commit: func(*storage.Change) {
-			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o auth.TopicPermission) bool { return o.Exchange == t.Exchange })
-			u.topics[g] = append(rest, t)
+			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o topicRule) bool { return o.exchange == t.Exchange })
+			u.topics[g] = append(rest, newTopicRule(g, t))
 		},
 	}
 }
@@ -307,11 +311,6 @@ func (s *Session) User() *auth.User { return s.user }
 
 // Epoch rises with every change of rights.
 func (s *Session) Epoch() uint64 { return s.users.Epoch() }
-
-// HasTopicRules reports whether CanTopic has anything to say about the exchange.
-func (s *Session) HasTopicRules(exchange string) bool {
-	return s.users.HasTopicRules(s.user.Name, s.vhost, exchange)
-}
 
 // ConnectionID implements Actor.
 func (s *Session) ConnectionID() uint64 { return s.connection }

@@ -22,8 +22,7 @@ type VHost struct {
 	queues    map[string]*queue.Queue
 	inbound   map[exchange.Destination]map[bindingID]*Binding // by destination
 	exclusive map[uint64]map[*queue.Queue]struct{}            // by owning connection
-	deleted   bool
-	last      *storage.Ticket // of the newest change that is to last
+	last      *storage.Ticket                                 // of the newest change that is to last
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.

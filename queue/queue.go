@@ -58,7 +58,6 @@ type Queue struct {
 	extending bool            // a higher delivery limit is on its way to the disk
 	deleted   bool
 	fault     error
-	wakes     *Wakes // of the call that is pumping
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
 }

@@ -160,7 +160,7 @@ func forEachQueue(list []outstanding, fn func(q *queue.Queue, seqs []uint64)) {
 // fail closes the channel with an error: channel.close is sent and everything but the
 // close handshake ignored until it is answered.
 func (ch *channel) fail(err *amqp.Error) {
-	ch.conn.log.Warn().Uint16("channel", ch.id).Uint16("code", err.Code).Str("method", amqp.MethodID(uint32(err.Class)<<16|uint32(err.Method)).String()).
+	ch.conn.log.Warn().Uint16("channel", ch.id).Uint16("code", err.Code).Str("method", err.MethodID().String()).
 		Str("vhost", ch.conn.vhost.Name()).Str("user", ch.conn.session.User().Name).Msg(err.Text)
 	ch.sendConfirms()
 	ch.release()

@@ -36,7 +36,6 @@ type connState uint8
 const (
 	wantProtocolHeader connState = iota
 	wantStartOk
-	wantSecureOk
 	wantTuneOk
 	wantOpen
 	running
@@ -291,7 +290,7 @@ func (c *conn) fail(err *amqp.Error) {
 		user = c.user.Name
 	}
 	c.log.Warn().Str("user", user).Uint16("code", err.Code).
-		Str("method", amqp.MethodID(uint32(err.Class)<<16|uint32(err.Method)).String()).Msg(err.Text)
+		Str("method", err.MethodID().String()).Msg(err.Text)
 	c.reason = err.Text
 	wait := c.closeWait()
 	c.release()
@@ -322,20 +321,11 @@ func (c *conn) awaitClose(wait time.Duration) {
 // more is understood, and the socket closed when the client has closed it or a little later.
 func (c *conn) broken(err *amqp.Error) {
 	if c.state < wantOpen {
-		c.brokenHandshake(err)
+		c.drop(err.Text) // before tune-ok RabbitMQ says nothing
 		return
 	}
 	c.fail(err)
 	c.drain()
-}
-
-// brokenHandshake is broken before tune-ok, when RabbitMQ says nothing.
-func (c *conn) brokenHandshake(err *amqp.Error) {
-	if c.state >= wantOpen {
-		c.fail(err)
-		return
-	}
-	c.drop(err.Text)
 }
 
 // drop ends a connection without a word, after the delay that failures get.

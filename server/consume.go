@@ -11,11 +11,7 @@ import (
 
 // consume starts a consumer; consume-ok precedes its first delivery.
 func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
-	name, refused := ch.queueName(m.Queue)
-	if refused != nil {
-		return refused
-	}
-	q, refused := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	q, refused := ch.queueToRead(m.Queue)
 	if refused != nil {
 		return refused
 	}
@@ -27,7 +23,7 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		ID: ch.conn.srv.o.Broker.NextConsumerID(), Tag: tag, Queue: q, Sink: ch,
 		Prefetch: ch.prefetch, NoAck: m.NoAck, Exclusive: m.Exclusive,
 	}
-	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
+	if c.Priority, refused = consumerPriority(q.Name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
 		return refused
 	}
 	ch.mu.Lock()
@@ -53,7 +49,7 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		ch.mu.Lock()
 		delete(ch.consumers, tag)
 		ch.mu.Unlock()
-		return ch.queueError(err, name)
+		return ch.queueError(err, q.Name)
 	}
 	return nil
 }
@@ -109,18 +105,14 @@ func (ch *channel) cancel(m *amqp.BasicCancel) *amqp.Error {
 
 // get fetches one message.
 func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
-	name, refused := ch.queueName(m.Queue)
-	if refused != nil {
-		return refused
-	}
-	q, refused := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	q, refused := ch.queueToRead(m.Queue)
 	if refused != nil {
 		return refused
 	}
 	ch.conn.wakes.Flush() // Get may wait for the disk
 	d, left, ok, err := q.Get(m.NoAck, ch.conn.stop)
 	if err != nil {
-		return ch.queueError(err, name)
+		return ch.queueError(err, q.Name)
 	}
 	if !ok {
 		ch.reply(&amqp.BasicGetEmpty{})

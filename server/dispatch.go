@@ -66,7 +66,11 @@ func (c *conn) handshakeFrame(f amqp.Frame) {
 	}
 	m, err := amqp.ParseMethod(f.Payload)
 	if err != nil {
-		c.brokenHandshake(protocolError(err))
+		if c.state == wantOpen {
+			c.fail(protocolError(err))
+		} else {
+			c.drop(protocolError(err).Text)
+		}
 		return
 	}
 	c.handshakeMethod(m)

@@ -16,7 +16,7 @@
 //
 // # States of a connection
 //
-//	protocol header → start-ok → (secure-ok) → tune-ok → open → running → closing → gone
+//	protocol header → start-ok → tune-ok → open → running → closing → gone
 //
 // Before running, only the next expected method is legal, on channel 0, in frames of at
 // most the initial frame_max, and within the handshake timeout. Closing means that

@@ -163,10 +163,10 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		}
 		return amqp.PreconditionFailed("message size %d is larger than %s %d", c.bodySize, what, limit)
 	}
-	if ch.lastWrite.mayWrite(conn.session, c.exchange) {
-		// allowed, and remembered
-	} else if err := ch.mayPublish(c); err != nil {
-		return err
+	if !ch.lastWrite.mayWrite(conn.session, c.exchange) {
+		if err := ch.mayPublish(c); err != nil {
+			return err
+		}
 	}
 	rt, err := ch.router.Route(c.exchange, c.routingKey, &c.properties)
 	if err != nil {
@@ -273,7 +273,7 @@ func (ch *channel) checkProperties(c *content, rt *broker.Route) *amqp.Error {
 			return err
 		}
 	}
-	if rt.Topic && s.HasTopicRules(rt.Exchange) {
+	if rt.Topic {
 		if err := s.CanTopic(auth.Write, rt.Exchange, rt.RoutingKey); err != nil {
 			return err
 		}
@@ -303,12 +303,11 @@ func checkExpiration(text []byte) *amqp.Error {
 	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
 		n++
 	}
-	const maxExpiration = 315360000000
 	value, tooLarge := uint64(0), false
 	for _, d := range digits[:n] {
-		if value = value*10 + uint64(d-'0'); value > maxExpiration {
+		if value = value*10 + uint64(d-'0'); value > broker.MaxMillis {
 			tooLarge = true
-			value = maxExpiration
+			value = broker.MaxMillis
 		}
 	}
 	switch {

@@ -83,6 +83,15 @@ func (ch *channel) queueName(name string) (string, *amqp.Error) {
 	return ch.lastQueue, nil
 }
 
+// queueToRead finds the queue that a method of this channel reads from.
+func (ch *channel) queueToRead(name string) (*queue.Queue, *amqp.Error) {
+	name, err := ch.queueName(name)
+	if err != nil {
+		return nil, err
+	}
+	return ch.conn.vhost.UseQueue(ch.conn.session, name)
+}
+
 // queueBinding resolves the names of bind and unbind: with neither queue nor routing key,
 // the key is the queue's name too.
 func (ch *channel) queueBinding(q, exchange, key string, args amqp.Table) (broker.BindingSpec, *amqp.Error) {
@@ -113,11 +122,7 @@ func (ch *channel) queueUnbind(m *amqp.QueueUnbind) *amqp.Error {
 }
 
 func (ch *channel) queuePurge(m *amqp.QueuePurge) *amqp.Error {
-	name, err := ch.queueName(m.Queue)
-	if err != nil {
-		return err
-	}
-	q, err := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	q, err := ch.queueToRead(m.Queue)
 	if err != nil {
 		return err
 	}
