@@ -326,6 +326,35 @@ func TestFailureOfTheNthCallIsFinal(t *testing.T) {
 	}
 }
 
+// A segment that could not be taken out of the log stays, and so must the ones behind it,
+// also those that a later Release named: a gap would look like corruption.
+func TestFailedRecycleLeavesNoGap(t *testing.T) {
+	boom := errors.New("boom")
+	for _, first := range []int{1, 2} { // how many the batch that fails has
+		fs := faultfs.New(1)
+		rng := newRand(1)
+		j, _ := mustOpen(t, options(fs))
+		var want []entry
+		for len(j.Segments()) < 6 {
+			want = append(want, mustAppend(t, j, rng, 3000))
+		}
+		mustSync(t, j)
+		j.Settle()
+		fs.FailAt(faultfs.OpRename|faultfs.OpRemove, 1, boom) // once: a second try would succeed
+		for _, n := range []int{first, 1} {
+			if err := j.Recycle(n); !errors.Is(err, boom) {
+				t.Fatalf("recycling %d: %v", n, err)
+			}
+		}
+		drop(j)
+		j, got := mustOpen(t, options(fs))
+		if d := differ(got, want); d != "" {
+			t.Fatal(d)
+		}
+		mustClose(t, j)
+	}
+}
+
 // failingRun works until something fails and checks that the failure is final; only a
 // failed ReadAt is not.
 func failingRun(t *testing.T, fs *faultfs.FS, rng *rand.Rand) (want []entry, synced int, tried []byte, err error) {

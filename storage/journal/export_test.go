@@ -46,3 +46,16 @@ func Header(image []byte, off int) (seq, synced uint64, epoch, link, ownLink, le
 	ok = f.parse(image[off:], &s)
 	return f.seq, f.synced, f.epoch, f.link, f.ownLink, f.length, ok
 }
+
+// Recycle does with the n oldest segments what the keeper does with released ones.
+func (j *Journal) Recycle(n int) error {
+	j.mu.Lock()
+	batch, failed := j.segments[:n:n], j.err
+	j.segments = append([]*segment(nil), j.segments[n:]...)
+	j.mu.Unlock()
+	err := j.recycle(batch, failed)
+	if err != nil {
+		return j.fail(err)
+	}
+	return nil
+}

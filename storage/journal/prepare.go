@@ -27,10 +27,10 @@ func (j *Journal) keeper() {
 	for {
 		switch {
 		case len(j.retired) > 0:
-			batch := j.retired
+			batch, failed := j.retired, j.err
 			j.retired = nil
 			j.mu.Unlock()
-			err := j.recycle(batch)
+			err := j.recycle(batch, failed)
 			j.mu.Lock()
 			if err != nil {
 				j.failLocked(err)
@@ -184,30 +184,38 @@ func (j *Journal) fill(f File, size int64) error {
 }
 
 // recycle takes released segments out of the log, oldest first: to the spares while
-// there is room, else off the disk.
-func (j *Journal) recycle(batch []*segment) error {
+// there is room, else off the disk. Behind a failure, also an earlier one, files are only
+// closed: the log must not lose a segment while an older one is still in it.
+func (j *Journal) recycle(batch []*segment, failed error) error {
+	err := failed
 	for _, s := range batch {
-		if err := s.retire(); err != nil {
-			return err
+		err = errors.Join(err, s.retire())
+		if err == nil {
+			err = j.takeOut(s)
 		}
-		j.mu.Lock()
-		keep := s.actual == j.opts.SegmentSize && len(j.spares) < j.opts.Spares
-		j.mu.Unlock()
-		if !keep {
-			if err := j.opts.FS.Remove(s.path); err != nil {
-				return err
-			}
-			continue
-		}
-		spare := filepath.Join(j.opts.Dir, spareName())
-		if err := j.opts.FS.Rename(s.path, spare); err != nil {
-			return err
-		}
-		j.mu.Lock()
-		j.spares = append(j.spares, spare)
-		j.mu.Unlock()
+	}
+	if err != nil {
+		return err
 	}
 	return j.opts.FS.SyncDir(j.opts.Dir)
+}
+
+// takeOut makes a closed segment a spare or removes it.
+func (j *Journal) takeOut(s *segment) error {
+	j.mu.Lock()
+	keep := s.actual == j.opts.SegmentSize && len(j.spares) < j.opts.Spares
+	j.mu.Unlock()
+	if !keep {
+		return j.opts.FS.Remove(s.path)
+	}
+	spare := filepath.Join(j.opts.Dir, spareName())
+	if err := j.opts.FS.Rename(s.path, spare); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.spares = append(j.spares, spare)
+	j.mu.Unlock()
+	return nil
 }
 
 func (j *Journal) takeSpare(size int64) string {

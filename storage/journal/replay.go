@@ -357,7 +357,7 @@ func (r *replay) finish() error {
 	if err := j.syncMark(); err != nil {
 		return err
 	}
-	if err := j.recycle(drop); err != nil {
+	if err := j.recycle(drop, nil); err != nil {
 		return j.fail(err)
 	}
 	return nil
