@@ -4,7 +4,6 @@ import (
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/exchange"
-	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -74,7 +73,7 @@ func (v *VHost) Unbind(a Actor, s BindingSpec) *amqp.Error {
 	var c storage.Change
 	id := b.id()
 	if have, exists := b.Source.outbound[id]; exists {
-		if q, ok := have.Destination.(*queue.Queue); ok {
+		if q, ok := have.Destination.(Queue); ok {
 			if err := v.checkOwner(a, q); err != nil {
 				v.mu.Unlock()
 				return err
@@ -151,7 +150,7 @@ func (v *VHost) Bindings(fn func(*Binding)) {
 }
 
 // queueLocked finds a queue that the actor's connection may use.
-func (v *VHost) queueLocked(a Actor, name string) (*queue.Queue, *amqp.Error) {
+func (v *VHost) queueLocked(a Actor, name string) (Queue, *amqp.Error) {
 	q := v.queues[name]
 	if q == nil {
 		return nil, v.noSuch(QueueResource, name)

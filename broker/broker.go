@@ -337,10 +337,10 @@ func (b *Broker) NextConsumerID() fifo.ConsumerID { return fifo.ConsumerID(b.las
 func (b *Broker) NextConnectionID() uint64 { return b.lastConnection.Add(1) }
 
 // Queues returns the queues of the vhost, in no order.
-func (v *VHost) Queues() []*queue.Queue {
+func (v *VHost) Queues() []Queue {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	list := make([]*queue.Queue, 0, len(v.queues))
+	list := make([]Queue, 0, len(v.queues))
 	for _, q := range v.queues {
 		list = append(list, q)
 	}

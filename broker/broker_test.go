@@ -322,7 +322,7 @@ func TestExclusiveQueuesGoWithTheirConnection(t *testing.T) {
 	owner, other := actor{id: 1}, actor{id: 2}
 	q, err := v.DeclareQueue(owner, QueueDeclare{Name: "mine", Exclusive: true, Durable: true})
 	must(t, err)
-	if q.Lasts() || q.Durable {
+	if q.Lasts() || q.About().Durable {
 		t.Error("an exclusive queue is stored")
 	}
 	const locked = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'mine' in vhost '/'. It could be originally declared on another connection or the exclusive property value does not match that of the original declaration."

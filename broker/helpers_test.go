@@ -89,7 +89,7 @@ func refused(t testing.TB, err *amqp.Error, code uint16, text string) {
 	}
 }
 
-func declareQueue(t testing.TB, v *VHost, name string, durable bool) *queue.Queue {
+func declareQueue(t testing.TB, v *VHost, name string, durable bool) Queue {
 	t.Helper()
 	q, err := v.DeclareQueue(actor{id: 1}, QueueDeclare{Name: name, Durable: durable})
 	must(t, err)
@@ -118,7 +118,7 @@ func routed(t testing.TB, r *Router, exchange, key string, headers ...amqp.Field
 	must(t, err)
 	names := []string{}
 	for _, q := range rt.Queues {
-		names = append(names, q.Name)
+		names = append(names, q.About().Name)
 	}
 	slices.Sort(names)
 	return names

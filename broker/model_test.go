@@ -187,15 +187,16 @@ func snapshot(v *VHost) *model {
 			mb.x = x.Text()
 		}
 		switch d := b.Destination.(type) {
-		case *queue.Queue:
-			mb.destination, mb.toQueue = d.Name, true
+		case Queue:
+			mb.destination, mb.toQueue = d.About().Name, true
 		case *Exchange:
 			mb.destination = d.Name
 		}
 		m.bindings[mb] = true
 	})
 	for _, q := range v.Queues() {
-		m.queues[q.Name] = modelQueue{durable: q.Durable, autoDelete: q.AutoDelete, owner: q.Owner, consumers: q.Info().Consumers}
+		d := q.About()
+		m.queues[d.Name] = modelQueue{durable: d.Durable, autoDelete: d.AutoDelete, owner: d.Owner, consumers: q.Info().Consumers}
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -326,7 +327,7 @@ func (w *world) deleteQueue() {
 	w.expect("delete queue", err, code)
 	if ok && code == 0 {
 		w.m.deleteQueue(name)
-		w.consumers = slices.DeleteFunc(w.consumers, func(c *queue.Consumer) bool { return c.Queue.Name == name })
+		w.consumers = slices.DeleteFunc(w.consumers, func(c *queue.Consumer) bool { return c.Queue.About().Name == name })
 	}
 }
 
@@ -415,22 +416,22 @@ func (w *world) unsubscribe() {
 	c := w.consumers[i]
 	w.consumers = slices.Delete(w.consumers, i, i+1)
 	c.Queue.Unsubscribe(c.ID, &queue.Wakes{})
-	q := w.m.queues[c.Queue.Name]
+	q := w.m.queues[c.Queue.About().Name]
 	q.consumers--
-	w.m.queues[c.Queue.Name] = q
+	w.m.queues[c.Queue.About().Name] = q
 	if q.autoDelete && q.consumers == 0 {
-		w.m.deleteQueue(c.Queue.Name)
+		w.m.deleteQueue(c.Queue.About().Name)
 	}
 }
 
 func (w *world) closeConnection() {
 	a := w.actor()
 	for _, c := range slices.Clone(w.consumers) {
-		if c.Queue.Owner == a.id {
+		if c.Queue.About().Owner == a.id {
 			c.Queue.Unsubscribe(c.ID, &queue.Wakes{})
 		}
 	}
-	w.consumers = slices.DeleteFunc(w.consumers, func(c *queue.Consumer) bool { return c.Queue.Owner == a.id })
+	w.consumers = slices.DeleteFunc(w.consumers, func(c *queue.Consumer) bool { return c.Queue.About().Owner == a.id })
 	w.v.ConnectionClosed(a.id)
 	for name, q := range maps.Clone(w.m.queues) {
 		if q.owner == a.id {
@@ -450,10 +451,10 @@ func (w *world) publish() {
 	w.expect("publish", err, 0)
 	got := []string{}
 	for _, q := range rt.Queues {
-		if w.v.queues[q.Name] != q {
-			w.t.Fatalf("%q with key %q goes to a deleted queue %s", x, key, q.Name)
+		if w.v.queues[q.About().Name] != q {
+			w.t.Fatalf("%q with key %q goes to a deleted queue %s", x, key, q.About().Name)
 		}
-		got = append(got, q.Name)
+		got = append(got, q.About().Name)
 	}
 	slices.Sort(got)
 	if want := w.m.route(x, key); !slices.Equal(got, want) && len(got)+len(want) > 0 {

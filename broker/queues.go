@@ -26,7 +26,7 @@ type QueueDeclare struct {
 //
 // Exclusive queues belong to the actor's connection and go with it, so they are never
 // stored, whatever durable said.
-func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (*queue.Queue, *amqp.Error) {
+func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Name = stripNewlines(d.Name); d.Name == "" {
 		d.Name = serverName("amq.gen-")
 	} else if strings.HasPrefix(d.Name, "amq.") {
@@ -42,7 +42,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (*queue.Queue, *amqp.Error
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
-		if err == nil && q.Durable {
+		if err == nil && q.About().Durable {
 			err = wait(ticket) // whoever made it may still be waiting for the disk
 		}
 		return q, err
@@ -60,7 +60,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (*queue.Queue, *amqp.Error
 	return q, wait(ticket)
 }
 
-func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (*queue.Queue, *storage.Ticket) {
+func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {
 	o := v.queueOptions(v.broker.store.NextID(), d)
 	if d.Exclusive {
 		o.Owner = a.ConnectionID()
@@ -89,8 +89,8 @@ func (v *VHost) putQueue(id uint64, d QueueDeclare, c *storage.Change) {
 // queueOptions are what a queue of this vhost is made with, except for its store.
 func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 	o := queue.Options{
-		ID: id, Name: d.Name, Durable: d.Durable, AutoDelete: d.AutoDelete, Arguments: d.Arguments,
-		Pager: v.broker.pager, OnFault: v.queueFault,
+		Declaration: queue.Declaration{ID: id, Name: d.Name, Durable: d.Durable, AutoDelete: d.AutoDelete, Arguments: d.Arguments},
+		Pager:       v.broker.pager, OnFault: v.queueFault,
 	}
 	if d.AutoDelete {
 		o.OnUnused = v.queueUnused
@@ -99,9 +99,10 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 }
 
 // checkOwner refuses an exclusive queue to every connection but its owner's.
-func (v *VHost) checkOwner(a Actor, q *queue.Queue) *amqp.Error {
-	if _, system := a.(System); !system && q.Exclusive() && q.Owner != a.ConnectionID() {
-		return v.locked(q.Name)
+func (v *VHost) checkOwner(a Actor, q Queue) *amqp.Error {
+	have := q.About()
+	if _, system := a.(System); !system && have.Exclusive() && have.Owner != a.ConnectionID() {
+		return v.locked(have.Name)
 	}
 	return nil
 }
@@ -113,25 +114,26 @@ func (v *VHost) locked(name string) *amqp.Error {
 
 // checkQueueEquivalent: ownership first, then durable, auto_delete, then each argument that
 // classic queues know. Arguments that no queue type knows are not compared.
-func (v *VHost) checkQueueEquivalent(a Actor, q *queue.Queue, d QueueDeclare) *amqp.Error {
-	if q.Exclusive() != d.Exclusive {
-		return v.locked(q.Name)
+func (v *VHost) checkQueueEquivalent(a Actor, q Queue, d QueueDeclare) *amqp.Error {
+	have := q.About()
+	if have.Exclusive() != d.Exclusive {
+		return v.locked(have.Name)
 	}
 	if err := v.checkOwner(a, q); err != nil {
 		return err
 	}
-	what := v.resource(QueueResource, q.Name)
-	if q.Durable != d.Durable {
-		return inequivalentFlag("durable", what, d.Durable, q.Durable)
+	what := v.resource(QueueResource, have.Name)
+	if have.Durable != d.Durable {
+		return inequivalentFlag("durable", what, d.Durable, have.Durable)
 	}
-	if q.AutoDelete != d.AutoDelete {
-		return inequivalentFlag("auto_delete", what, d.AutoDelete, q.AutoDelete)
+	if have.AutoDelete != d.AutoDelete {
+		return inequivalentFlag("auto_delete", what, d.AutoDelete, have.AutoDelete)
 	}
 	for _, arg := range queueArguments {
-		if arg.name == "x-queue-type" && queueType(d.Arguments) == queueType(q.Arguments) {
+		if arg.name == "x-queue-type" && queueType(d.Arguments) == queueType(have.Arguments) {
 			continue // absent is classic
 		}
-		if err := checkArgument(arg.name, what, d.Arguments, q.Arguments); err != nil {
+		if err := checkArgument(arg.name, what, d.Arguments, have.Arguments); err != nil {
 			return err
 		}
 	}
@@ -144,7 +146,7 @@ func inequivalentFlag(name, what string, received, current bool) *amqp.Error {
 }
 
 // CheckQueue is a passive declare: the queue must exist and be the actor's to use.
-func (v *VHost) CheckQueue(a Actor, name string) (*queue.Queue, *amqp.Error) {
+func (v *VHost) CheckQueue(a Actor, name string) (Queue, *amqp.Error) {
 	if err := canAny(a, QueueResource, name); err != nil {
 		return nil, err
 	}
@@ -154,7 +156,7 @@ func (v *VHost) CheckQueue(a Actor, name string) (*queue.Queue, *amqp.Error) {
 }
 
 // UseQueue finds a queue to read from: for consume, get and purge.
-func (v *VHost) UseQueue(a Actor, name string) (*queue.Queue, *amqp.Error) {
+func (v *VHost) UseQueue(a Actor, name string) (Queue, *amqp.Error) {
 	if err := a.Can(auth.Read, QueueResource, name); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ type Route struct {
 	RoutingKey string
 	Topic      bool     // the exchange is of type topic: topic permissions apply
 	ExtraKeys  []string // from the CC and BCC headers
-	Queues     []*queue.Queue
+	Queues     []Queue
 	lasting    int32 // how many of Queues have a store
 }
 
@@ -124,7 +124,7 @@ type walk struct {
 	sawHeaders bool                // an exchange looked at headers: the result holds for this message only
 	exchanges  distinct[*Exchange] // visited and to visit
 	matched    []exchange.Destination
-	queues     distinct[*queue.Queue]
+	queues     distinct[Queue]
 }
 
 func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Properties) {
@@ -168,7 +168,7 @@ func (w *walk) evaluate(x *Exchange) bool {
 	}
 	for i, d := range w.matched {
 		switch d := d.(type) {
-		case *queue.Queue:
+		case Queue:
 			w.queues.add(d)
 		case *Exchange:
 			w.exchanges.add(d)

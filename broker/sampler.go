@@ -80,12 +80,13 @@ func (s *sampler) pageOut() {
 	)
 	for _, v := range s.broker.VHosts() {
 		for _, q := range v.Queues() {
-			if !q.Lasts() {
+			c, ok := q.(*queue.Queue) // other kinds keep no bodies
+			if !ok || !c.Lasts() {
 				continue
 			}
-			if n := q.Info().LoadedBytes; n > 0 {
+			if n := c.Info().LoadedBytes; n > 0 {
 				total += n
-				queues = append(queues, held{q, n})
+				queues = append(queues, held{c, n})
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/exchange"
-	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -19,9 +18,9 @@ type VHost struct {
 
 	mu        sync.RWMutex // before every queue's lock; never held across a disk or a socket
 	exchanges map[string]*Exchange
-	queues    map[string]*queue.Queue
+	queues    map[string]Queue
 	inbound   map[exchange.Destination]map[bindingID]*Binding // by destination
-	exclusive map[uint64]map[*queue.Queue]struct{}            // by owning connection
+	exclusive map[uint64]map[Queue]struct{}                   // by owning connection
 	last      *storage.Ticket                                 // of the newest change that is to last
 
 	// generation rises with every change of the topology: cached routes of an older
@@ -46,7 +45,7 @@ type Exchange struct {
 // Binding leads from an exchange to a queue or another exchange.
 type Binding struct {
 	Source      *Exchange
-	Destination exchange.Destination // *queue.Queue or *Exchange
+	Destination exchange.Destination // Queue or *Exchange
 	RoutingKey  string
 	Arguments   amqp.Table
 }
@@ -75,9 +74,9 @@ func newVHost(b *Broker, name string) *VHost {
 		broker:    b,
 		name:      name,
 		exchanges: make(map[string]*Exchange),
-		queues:    make(map[string]*queue.Queue),
+		queues:    make(map[string]Queue),
 		inbound:   make(map[exchange.Destination]map[bindingID]*Binding),
-		exclusive: make(map[uint64]map[*queue.Queue]struct{}),
+		exclusive: make(map[uint64]map[Queue]struct{}),
 	}
 	for _, d := range defaultExchanges {
 		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
@@ -108,13 +107,14 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	v.changedLocked()
 }
 
-func (v *VHost) addQueueLocked(q *queue.Queue) {
-	v.queues[q.Name] = q
-	if q.Exclusive() {
-		owned := v.exclusive[q.Owner]
+func (v *VHost) addQueueLocked(q Queue) {
+	d := q.About()
+	v.queues[d.Name] = q
+	if d.Exclusive() {
+		owned := v.exclusive[d.Owner]
 		if owned == nil {
-			owned = make(map[*queue.Queue]struct{})
-			v.exclusive[q.Owner] = owned
+			owned = make(map[Queue]struct{})
+			v.exclusive[d.Owner] = owned
 		}
 		owned[q] = struct{}{}
 	}
@@ -124,8 +124,8 @@ func (v *VHost) addQueueLocked(q *queue.Queue) {
 func (b *Binding) id() bindingID {
 	id := bindingID{source: b.Source.Name, key: b.RoutingKey}
 	switch d := b.Destination.(type) {
-	case *queue.Queue:
-		id.destination, id.toQueue = d.Name, true
+	case Queue:
+		id.destination, id.toQueue = d.About().Name, true
 	case *Exchange:
 		id.destination = d.Name
 	}
@@ -153,7 +153,7 @@ func (b *Binding) durable() bool {
 		return false
 	}
 	switch d := b.Destination.(type) {
-	case *queue.Queue:
+	case Queue:
 		return d.Lasts()
 	case *Exchange:
 		return d.Durable
@@ -230,18 +230,19 @@ func (v *VHost) removeInboundLocked(d exchange.Destination, c *storage.Change) {
 }
 
 // removeQueueLocked takes a queue that is already marked deleted out of the topology.
-func (v *VHost) removeQueueLocked(q *queue.Queue, c *storage.Change) {
-	delete(v.queues, q.Name)
-	if q.Exclusive() {
-		delete(v.exclusive[q.Owner], q)
-		if len(v.exclusive[q.Owner]) == 0 {
-			delete(v.exclusive, q.Owner)
+func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
+	d := q.About()
+	delete(v.queues, d.Name)
+	if d.Exclusive() {
+		delete(v.exclusive[d.Owner], q)
+		if len(v.exclusive[d.Owner]) == 0 {
+			delete(v.exclusive, d.Owner)
 		}
 	}
 	v.removeInboundLocked(q, c)
 	if q.Lasts() {
-		c.Delete = append(c.Delete, metaKey(keyQueue, v.name, q.Name))
-		c.DeleteQueues = append(c.DeleteQueues, q.ID)
+		c.Delete = append(c.Delete, metaKey(keyQueue, v.name, d.Name))
+		c.DeleteQueues = append(c.DeleteQueues, d.ID)
 	}
 	v.changedLocked()
 }

@@ -55,7 +55,7 @@ func (r *rig) durable(name string) *Queue {
 		r.t.Fatal(err)
 	}
 	return New(Options{
-		ID: id, Name: name, Durable: true, Store: r.store.Queue(id), Pager: r.pager,
+		Declaration: Declaration{ID: id, Name: name, Durable: true}, Store: r.store.Queue(id), Pager: r.pager,
 		OnFault: func(q *Queue, err error) { r.t.Errorf("queue %s: %v", q.Name, err) },
 	})
 }

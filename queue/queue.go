@@ -26,8 +26,8 @@ var (
 // delivery. Twice the half-way mark must outlast a slow sync at full rate.
 const deliveryAhead = 16384
 
-// Options say what a queue is. They do not change during its life.
-type Options struct {
+// Declaration is what a queue of any kind was declared as. It does not change during its life.
+type Declaration struct {
 	ID         uint64 // never reused; names the queue in the store
 	Name       string
 	Durable    bool
@@ -35,6 +35,17 @@ type Options struct {
 	// Owner is the connection that may use an exclusive queue, 0 for other queues.
 	Owner     uint64
 	Arguments amqp.Table
+}
+
+// About returns the declaration: what an interface of queues can ask for. It must not be changed.
+func (d *Declaration) About() *Declaration { return d }
+
+// Exclusive reports whether the queue belongs to one connection.
+func (d *Declaration) Exclusive() bool { return d.Owner != 0 }
+
+// Options say what a queue is and whom it works with. They do not change during its life.
+type Options struct {
+	Declaration
 
 	// Store keeps the messages of a durable queue; nil for a queue that does not last.
 	Store *storage.Queue
@@ -73,9 +84,6 @@ func New(o Options) *Queue {
 	}
 	return q
 }
-
-// Exclusive reports whether the queue belongs to one connection.
-func (q *Queue) Exclusive() bool { return q.Owner != 0 }
 
 // Lasts reports whether persistent messages put in this queue survive a restart.
 func (q *Queue) Lasts() bool { return q.Store != nil }
@@ -188,15 +196,16 @@ func (q *Queue) Requeue(seqs []uint64, w *Wakes) {
 	q.mu.Unlock()
 }
 
-// Purge drops the ready messages and returns their number. Outstanding ones stay.
-func (q *Queue) Purge() int {
+// Purge drops the ready messages and returns their number. Outstanding ones stay. It never
+// fails; other kinds of queues refuse it.
+func (q *Queue) Purge() (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.m.Purge(func(lo, hi uint64) {
 		if q.Store != nil {
 			q.Store.SettleRange(lo, hi)
 		}
-	})
+	}), nil
 }
 
 // Delete marks the queue deleted, unless a condition forbids it (ErrNotEmpty, checked

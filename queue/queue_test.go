@@ -212,7 +212,7 @@ func TestPurgeDoesNotStrandTheQueueBeyondItsDeliverLimit(t *testing.T) {
 			for i := range n {
 				r.publish(nil, 0, nil, i%64 != 0, q)
 			}
-			if purged := q.Purge(); purged != n {
+			if purged, _ := q.Purge(); purged != n {
 				t.Fatalf("purged %d", purged)
 			}
 			r.publish(nil, 0, body(1), false, q)
@@ -234,7 +234,7 @@ func TestPurgeDoesNotStrandTheQueueBeyondItsDeliverLimit(t *testing.T) {
 
 // TestParkedConsumerGoesOnWhereItStopped: a refused consumer gets nothing, others go on.
 func TestParkedConsumerGoesOnWhereItStopped(t *testing.T) {
-	q := New(Options{Name: "transient"})
+	q := New(Options{Declaration: Declaration{Name: "transient"}})
 	r := &rig{t: t}
 	slow, quick := newSink(1), newSink(-1)
 	subscribe(t, q, 1, slow, 0)
@@ -253,7 +253,7 @@ func TestParkedConsumerGoesOnWhereItStopped(t *testing.T) {
 }
 
 func TestDeleteConditions(t *testing.T) {
-	q := New(Options{Name: "q"})
+	q := New(Options{Declaration: Declaration{Name: "q"}})
 	(&rig{t: t}).publish(nil, 0, body(0), true, q)
 	if _, _, err := q.Delete(true, true); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("if-empty of a queue with a message: %v", err)
@@ -300,7 +300,7 @@ func TestReopenedQueueContinues(t *testing.T) {
 	r = &rig{t: t, store: openStore(t, dir), pager: NewPager(1)}
 	defer r.pager.Close()
 	defer func() { _ = r.store.Close() }()
-	q = New(Options{ID: q.ID, Name: "q", Durable: true, Store: r.store.Queue(q.ID), Pager: r.pager})
+	q = New(Options{Declaration: Declaration{ID: q.ID, Name: "q", Durable: true}, Store: r.store.Queue(q.ID), Pager: r.pager})
 	s = newSink(-1)
 	subscribe(t, q, 2, s, 0)
 	var want []string

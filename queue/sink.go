@@ -27,6 +27,22 @@ type Sink interface {
 	Cancelled(c *Consumer)
 }
 
+// Source is what feeds a consumer, as its channel sees it: the queue, whatever its kind, or the
+// consumer's own place in it.
+type Source interface {
+	// About says which queue it is.
+	About() *Declaration
+	// Lasts reports whether what is settled here has to be written to disk.
+	Lasts() bool
+	// Unsubscribe ends a consumer; what it holds stays outstanding.
+	Unsubscribe(id fifo.ConsumerID, w *Wakes)
+	// Unpark lets a consumer that its sink refused take deliveries again.
+	Unpark(id fifo.ConsumerID, w *Wakes)
+	// Ack settles deliveries for good; Requeue gives them back to be delivered again.
+	Ack(seqs []uint64, w *Wakes)
+	Requeue(seqs []uint64, w *Wakes)
+}
+
 // Consumer is one basic.consume on a queue. Its fields do not change after Subscribe; the
 // sink may find its own state again through Sink and Tag.
 type Consumer struct {
@@ -36,7 +52,7 @@ type Consumer struct {
 	NoAck     bool
 	Exclusive bool
 	Priority  int32
-	Queue     *Queue
+	Queue     Source // set by Subscribe
 	Sink      Sink
 }
 

@@ -141,11 +141,11 @@ func (ch *channel) release() {
 	ch.mu.Lock()
 	held := ch.unacked.takeAll()
 	ch.mu.Unlock()
-	forEachQueue(held, func(q *queue.Queue, seqs []uint64) { q.Requeue(seqs, w) })
+	forEachQueue(held, func(q queue.Source, seqs []uint64) { q.Requeue(seqs, w) })
 }
 
 // forEachQueue calls fn for every run of deliveries that are of the same queue.
-func forEachQueue(list []outstanding, fn func(q *queue.Queue, seqs []uint64)) {
+func forEachQueue(list []outstanding, fn func(q queue.Source, seqs []uint64)) {
 	var seqs []uint64
 	for i := 0; i < len(list); {
 		q := list[i].queue

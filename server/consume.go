@@ -15,15 +15,16 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	if refused != nil {
 		return refused
 	}
+	name := q.About().Name
 	tag := m.ConsumerTag
 	if tag == "" {
 		tag = broker.ConsumerTag()
 	}
 	c := &queue.Consumer{
-		ID: ch.conn.srv.o.Broker.NextConsumerID(), Tag: tag, Queue: q, Sink: ch,
+		ID: ch.conn.srv.o.Broker.NextConsumerID(), Tag: tag, Sink: ch,
 		Prefetch: ch.prefetch, NoAck: m.NoAck, Exclusive: m.Exclusive,
 	}
-	if c.Priority, refused = consumerPriority(q.Name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
+	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
 		return refused
 	}
 	ch.mu.Lock()
@@ -49,7 +50,7 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		ch.mu.Lock()
 		delete(ch.consumers, tag)
 		ch.mu.Unlock()
-		return ch.queueError(err, q.Name)
+		return ch.queueError(err, name)
 	}
 	return nil
 }
@@ -112,7 +113,7 @@ func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
 	ch.conn.wakes.Flush() // Get may wait for the disk
 	d, left, ok, err := q.Get(m.NoAck, ch.conn.stop)
 	if err != nil {
-		return ch.queueError(err, q.Name)
+		return ch.queueError(err, q.About().Name)
 	}
 	if !ok {
 		ch.reply(&amqp.BasicGetEmpty{})
@@ -155,7 +156,7 @@ func (c *conn) cancelUnreadable() {
 		var lost []*queue.Consumer
 		ch.mu.Lock()
 		for tag, k := range ch.consumers {
-			if c.session.Can(auth.Read, broker.QueueResource, k.Queue.Name) != nil {
+			if c.session.Can(auth.Read, broker.QueueResource, k.Queue.About().Name) != nil {
 				lost = append(lost, k)
 				delete(ch.consumers, tag)
 			}

@@ -139,7 +139,7 @@ func TestOutboxParksAndUnparks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, size, n = 8 << 10, 1 << 10, 200
 		r := newOutboxRig(limit, true)
-		q := queue.New(queue.Options{Name: "q"})
+		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}})
 		s := &outboxSink{r: r}
 		var w queue.Wakes
 		for id := fifo.ConsumerID(1); id <= 3; id++ {

@@ -8,7 +8,7 @@ import (
 // ackRun gathers the acks of a burst that are for one queue, so that a consumer which acks
 // message by message costs the queue one lock for many.
 type ackRun struct {
-	queue *queue.Queue
+	queue queue.Source
 	seqs  []uint64
 }
 
@@ -108,7 +108,7 @@ func (ch *channel) take(tag uint64, multiple bool) ([]outstanding, *amqp.Error) 
 // there are no dead-letter exchanges yet, and declaring one is refused.
 func (ch *channel) apply(list []outstanding, how settlement) {
 	w := &ch.conn.wakes
-	forEachQueue(list, func(q *queue.Queue, seqs []uint64) {
+	forEachQueue(list, func(q queue.Source, seqs []uint64) {
 		if how == settleRequeue {
 			q.Requeue(seqs, w)
 		} else {

@@ -3,7 +3,6 @@ package server
 import (
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
-	"github.com/settmq/settmq/queue"
 )
 
 // The methods of classes exchange and queue. The broker checks and words; a channel knows
@@ -50,7 +49,7 @@ func (ch *channel) exchangeUnbind(m *amqp.ExchangeUnbind) *amqp.Error {
 func (ch *channel) queueDeclare(m *amqp.QueueDeclare) *amqp.Error {
 	v, s := ch.conn.vhost, ch.conn.session
 	var (
-		q   *queue.Queue
+		q   broker.Queue
 		err *amqp.Error
 	)
 	if m.Passive {
@@ -63,12 +62,12 @@ func (ch *channel) queueDeclare(m *amqp.QueueDeclare) *amqp.Error {
 	if err != nil {
 		return err
 	}
-	ch.lastQueue = q.Name
+	ch.lastQueue = q.About().Name
 	if m.NoWait {
 		return nil
 	}
 	info := q.Info()
-	ch.reply(&amqp.QueueDeclareOk{Queue: q.Name, MessageCount: uint32(info.Ready), ConsumerCount: uint32(info.Consumers)})
+	ch.reply(&amqp.QueueDeclareOk{Queue: ch.lastQueue, MessageCount: uint32(info.Ready), ConsumerCount: uint32(info.Consumers)})
 	return nil
 }
 
@@ -84,7 +83,7 @@ func (ch *channel) queueName(name string) (string, *amqp.Error) {
 }
 
 // queueToRead finds the queue that a method of this channel reads from.
-func (ch *channel) queueToRead(name string) (*queue.Queue, *amqp.Error) {
+func (ch *channel) queueToRead(name string) (broker.Queue, *amqp.Error) {
 	name, err := ch.queueName(name)
 	if err != nil {
 		return nil, err
@@ -126,7 +125,10 @@ func (ch *channel) queuePurge(m *amqp.QueuePurge) *amqp.Error {
 	if err != nil {
 		return err
 	}
-	n := q.Purge()
+	n, purgeErr := q.Purge()
+	if purgeErr != nil {
+		return ch.queueError(purgeErr, q.About().Name)
+	}
 	return ch.answer(nil, m.NoWait, &amqp.QueuePurgeOk{MessageCount: uint32(n)})
 }
 

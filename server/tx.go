@@ -5,7 +5,6 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
-	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -38,7 +37,7 @@ func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bo
 		return amqp.ResourceError("transaction is larger than %d bytes", maxTransaction)
 	}
 	route := *rt
-	route.Queues = append([]*queue.Queue(nil), rt.Queues...)
+	route.Queues = append([]broker.Queue(nil), rt.Queues...)
 	t.publishes = append(t.publishes, txPublish{m, route, mandatory})
 	return nil
 }

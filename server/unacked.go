@@ -6,7 +6,7 @@ import "github.com/settmq/settmq/queue"
 type outstanding struct {
 	tag      uint64
 	seq      uint64
-	queue    *queue.Queue // nil: settled, but still in the middle of the list
+	queue    queue.Source // nil: settled, but still in the middle of the list
 	consumer bool         // delivered to a consumer, not fetched with basic.get
 }
 

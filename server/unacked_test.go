@@ -11,7 +11,7 @@ import (
 
 // TestUnackedAgainstAModel compares the list with a plain slice.
 func TestUnackedAgainstAModel(t *testing.T) {
-	queues := []*queue.Queue{new(queue.Queue), new(queue.Queue)}
+	queues := []queue.Source{new(queue.Queue), new(queue.Queue)}
 	rapid.Check(t, func(rt *rapid.T) {
 		var (
 			u     unacked
