@@ -9,7 +9,7 @@ import (
 //
 //	header  version u8 | flags u8 | 0 u16 | 0 u32 | total u64 | end of messages u64 | end of states u64
 //	messages  message and reference operations, in the order of each queue
-//	states    settlements and delivery limits
+//	states    settlements, delivery limits and notes
 //	meta      metadata changes, queue creation and deletion, id reservations
 //
 // The meta part is replayed first: it may hold what a message in the same batch depends on, never
@@ -21,6 +21,7 @@ import (
 //	settle   3 | qid, number of runs, (distance from the last run's end, length)…
 //	limit    4 | qid, upTo      the delivery limit is raised to upTo
 //	exact    5 | qid, upTo      the delivery limit is upTo, also when that is less
+//	notes    6 | qid, number, (distance from the last seq, note)…
 //	put     10 | key, value
 //	delete  11 | key
 //	create  12 | qid, delivery limit
@@ -40,6 +41,7 @@ const (
 	opSettle  = 3
 	opLimit   = 4
 	opExact   = 5
+	opNotes   = 6
 	opPut     = 10
 	opDelete  = 11
 	opCreate  = 12

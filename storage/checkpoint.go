@@ -356,6 +356,7 @@ type livePage struct {
 // writeLive writes the live pages that changed and captures each queue's state record with them.
 func (c *checkpoint) writeLive() error {
 	var pages []livePage
+	var notes []notePage
 	for _, k := range c.queues {
 		q := k.q
 		q.mu.Lock()
@@ -365,6 +366,7 @@ func (c *checkpoint) writeLive() error {
 			continue
 		}
 		pages = q.live.checkpoint(pages[:0], k.hi)
+		notes = q.live.checkpointNotes(notes[:0], k.hi)
 		k.write = true
 		k.state = queueRecord{
 			next: q.next, badgerHi: k.hi, limit: q.limit.Load(),
@@ -386,6 +388,9 @@ func (c *checkpoint) writeLive() error {
 				payload = binary.LittleEndian.AppendUint64(payload, word)
 			}
 			c.w.set(key, seal(mem[17:17], key, payload))
+		}
+		for i := range notes {
+			c.writeNotes(q, &notes[i])
 		}
 	}
 	return c.commitAndBarrier("data")

@@ -120,7 +120,7 @@ func (c *checkpoint) clean() error {
 // dropQueues removes all keys of the deleted queues, then their jobs.
 func (d *stateDB) dropQueues(w *stateWriter) error {
 	for _, qid := range d.drops {
-		for _, table := range []byte{keyRecord, keyLive} {
+		for _, table := range []byte{keyRecord, keyLive, keyNotes} {
 			if err := d.deletePrefix(w, queueKey(table, qid)); err != nil {
 				return err
 			}

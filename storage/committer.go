@@ -24,6 +24,7 @@ type committer struct {
 	items   []batchItem
 	taken   []takenQueue
 	runs    []run // scratch of settlements
+	notes   []notedSeq
 	metaBuf []byte
 	tickets []*Ticket
 	stamp   uint64
@@ -45,6 +46,7 @@ type takenQueue struct {
 	q       *Queue
 	lo, hi  int // range in items
 	settled []run
+	notes   []notedSeq
 	limit   uint64 // 0: no new one
 	kind    byte
 	waiters []limitWaiter
@@ -245,7 +247,7 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 	if !more {
 		q.queued, q.urgent = false, false
 	}
-	if t.hi > t.lo || len(t.settled) > 0 || t.limit > 0 || len(t.waiters) > 0 {
+	if t.hi > t.lo || len(t.settled) > 0 || len(t.notes) > 0 || t.limit > 0 || len(t.waiters) > 0 {
 		c.taken = append(c.taken, t)
 	}
 	return size, more
@@ -263,6 +265,7 @@ func (c *committer) takeStateLocked(q *Queue, t *takenQueue) {
 			q.settled = nil
 		}
 	}
+	c.takeNotesLocked(q, t)
 	if want := q.requested.Load(); want > q.written {
 		q.written = want
 		q.changed = true
@@ -292,6 +295,9 @@ func (c *committer) encodeMessages() {
 func (c *committer) encodeState(t *takenQueue) {
 	if len(t.settled) > 0 {
 		c.w.settle(t.q.id, mergeRuns(t.settled))
+	}
+	if len(t.notes) > 0 {
+		c.w.notes(t.q.id, t.notes)
 	}
 	if t.limit > 0 {
 		c.w.limit(t.kind, t.q.id, t.limit)
@@ -378,6 +384,7 @@ func (c *committer) clear() {
 	c.cancel = recycle(c.cancel)
 	c.tickets = recycle(c.tickets)
 	c.runs = recycle(c.runs)
+	c.notes = recycle(c.notes)
 	c.charge = 0
 	if cap(c.metaBuf) > 1<<20 {
 		c.metaBuf = nil

@@ -58,6 +58,26 @@ func (c *cursor) uvarint() uint64 {
 	return v
 }
 
+func (c *cursor) varint() int64 {
+	v, n := binary.Varint(c.b)
+	if n <= 0 {
+		c.fail(errShort)
+		return 0
+	}
+	c.b = c.b[n:]
+	return v
+}
+
+func (c *cursor) uint16() uint16 {
+	if len(c.b) < 2 {
+		c.fail(errShort)
+		return 0
+	}
+	v := binary.LittleEndian.Uint16(c.b)
+	c.b = c.b[2:]
+	return v
+}
+
 // take returns the next n bytes, aliasing the input.
 func (c *cursor) take(n uint64) []byte {
 	if n > uint64(len(c.b)) {
@@ -166,6 +186,7 @@ type replayer interface {
 	replayMessage(at uint32, qid, seq, bodySize uint64, transient, shared bool) error
 	replaySettle(qid, lo, hi uint64) error
 	replayLimit(qid, upTo uint64, exact bool) error
+	replayNote(qid, seq uint64, n *Note) error
 	replayPut(k, v []byte) error
 	replayDelete(k []byte) error
 	replayCreate(qid, limit uint64) error
@@ -256,6 +277,17 @@ func replayStates(b []byte, r replayer) error {
 			if c.err == nil {
 				if err := r.replayLimit(qid, upTo, kind == opExact); err != nil {
 					return err
+				}
+			}
+		case opNotes:
+			seq := uint64(0)
+			for n := c.uvarint(); n > 0 && c.err == nil; n-- {
+				seq += c.uvarint()
+				note := c.note()
+				if c.err == nil {
+					if err := r.replayNote(qid, seq, &note); err != nil {
+						return err
+					}
 				}
 			}
 		default:

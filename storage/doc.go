@@ -34,6 +34,12 @@
 // Per queue one bit says whether a message lives (liveset.go); everything else follows from the
 // bit. Sequence numbers are given by the caller, strictly increasing per queue, with holes.
 //
+// A message may have a [Note]: a few numbers of its queue's owner (when it expires, its priority,
+// how often it was returned) that are found again after a restart without reading bodies. The first
+// note lasts as surely as the message; a later one as a settlement does, so the one before may be
+// found after a crash. In memory and in Badger the notes of 1024 neighbours are one byte string
+// (note.go).
+//
 // # Goroutines
 //
 // The committer takes everything pending, writes it as one record, syncs, and tells those who

@@ -14,6 +14,8 @@ type liveSet struct {
 	hint  int     // index of the page used last
 	count uint64
 	dead  []uint64 // numbers of pages that are in Badger and became empty since the last checkpoint
+
+	deadNotes []uint64 // the same of pages whose notes are in Badger
 }
 
 const (
@@ -28,6 +30,7 @@ type page struct {
 	live      [pageWords]uint64
 	loc       [pageWords]*[64]location // nil: none of this word's messages is in the journal
 	transient *[pageWords]uint64       // messages that do not outlive a restart; nil: none
+	notes     *pageNotes               // nil: none
 	count     int
 	dirty     bool // changed since it was written to Badger
 	stored    bool // Badger has a page of this number
@@ -79,6 +82,9 @@ func (s *liveSet) ensure(no uint64) *page {
 func (s *liveSet) drop(p *page) {
 	if p.stored {
 		s.dead = append(s.dead, p.no)
+	}
+	if p.notes != nil && p.notes.stored {
+		s.deadNotes = append(s.deadNotes, p.no)
 	}
 	i := s.search(p.no)
 	if i == 0 {

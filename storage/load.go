@@ -59,6 +59,9 @@ func (r *recovery) loadQueues() error {
 	if err := r.loadLive(live); err != nil {
 		return err
 	}
+	if err := r.loadNotes(); err != nil {
+		return err
+	}
 	if err := r.loadDeletions(); err != nil {
 		return err
 	}
@@ -157,6 +160,28 @@ func (s *liveSet) load(no uint64, b []byte, hi uint64) {
 	p := s.ensure(no)
 	p.live, p.count, p.stored = words, n, true
 	s.count += uint64(n)
+}
+
+// loadNotes reads the notes of the messages that live.
+func (r *recovery) loadNotes() error {
+	return r.s.state.scan([]byte{keyNotes}, true, func(key, value []byte) error {
+		if len(key) != 17 {
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("notes %x", key), What: "have a malformed key"})
+		}
+		q := r.s.queues[binary.BigEndian.Uint64(key[1:])]
+		if q == nil {
+			return nil
+		}
+		no := binary.BigEndian.Uint64(key[9:])
+		p, err := unseal(key, value)
+		if err == nil {
+			err = q.live.loadNotes(no, p)
+		}
+		if err != nil {
+			return r.giveUp(key, &CorruptError{Where: fmt.Sprintf("notes of page %d", no), What: "cannot be read", Queue: q.id, Err: err})
+		}
+		return nil
+	})
 }
 
 // loadDeletions notes the queues whose keys are still being deleted.

@@ -65,6 +65,7 @@ type Stored struct {
 	Message *Message
 	// Redelivered says that the message may have been handed out before the last restart.
 	Redelivered bool
+	Note        Note // zero if none was kept
 }
 
 // confirmRuns gathers confirms by Confirmer. It is owned by the committer and reused.

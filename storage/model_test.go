@@ -51,6 +51,48 @@ type modelMessage struct {
 	body      []byte
 	confirm   uint64 // 0: recovered, so durable
 	delivered bool
+	notes     []Note // what the note may be after a crash; the last is the newest
+}
+
+// anyNote makes a note with some of its fields set.
+func (w *world) anyNote() (n Note) {
+	n.Size = w.rng.Uint32()
+	if w.rng.IntN(2) == 0 {
+		n.Deadline, n.Priority = w.rng.Int64(), uint8(w.rng.Uint32())
+	}
+	if w.rng.IntN(2) == 0 {
+		n.NotBefore, n.Deliveries, n.Acquired = -w.rng.Int64(), uint16(w.rng.Uint32()), uint16(w.rng.Uint32())
+	}
+	if w.rng.IntN(2) == 0 {
+		n.Group = uint16(w.rng.Uint32())
+	}
+	return n
+}
+
+// note replaces the notes of a few messages.
+func (w *world) note() {
+	k := w.anyQueue()
+	if k == nil {
+		return
+	}
+	seqs := slices.Sorted(maps.Keys(k.messages))
+	for range min(len(seqs), rapid.IntRange(1, 40).Draw(w.t, "notes")) {
+		seq := seqs[w.rng.IntN(len(seqs))]
+		m := k.messages[seq]
+		if len(m.notes) == 0 {
+			m.notes = []Note{{}}
+		}
+		m.notes = append(m.notes, w.anyNote())
+		k.q.SetNote(seq, m.notes[len(m.notes)-1])
+	}
+}
+
+// newestNote is the note that a message has while the store runs.
+func (m *modelMessage) newestNote() (n Note) {
+	if len(m.notes) > 0 {
+		n = m.notes[len(m.notes)-1]
+	}
+	return n
 }
 
 func (w *world) options() Options {
@@ -152,7 +194,10 @@ func (w *world) recover() {
 			if (m == nil || m.delivered) && !it.Redelivered {
 				t.Fatalf("queue %d: message %d was delivered and is not flagged", id, it.Seq)
 			}
-			found[it.Seq] = &modelMessage{body: want, delivered: m == nil || m.delivered}
+			if m != nil && it.Note != m.newestNote() && !slices.Contains(m.notes, it.Note) {
+				t.Fatalf("queue %d: message %d has note %+v, not one of %+v", id, it.Seq, it.Note, m.notes)
+			}
+			found[it.Seq] = &modelMessage{body: want, delivered: m == nil || m.delivered, notes: []Note{it.Note}}
 		}
 		for seq, m := range k.messages {
 			if found[seq] == nil && (m.confirm == 0 || confirmed[m.confirm]) {
@@ -173,6 +218,15 @@ func (w *world) checkAll() {
 			want[seq] = m.body
 		}
 		expect(w.t, k.q, want)
+		noted := make(map[uint64]Note)
+		for _, n := range k.q.Notes() {
+			noted[n.Seq] = n.Note
+		}
+		for _, it := range readAll(w.t, k.q, 0) {
+			if n := k.messages[it.Seq].newestNote(); it.Note != n || noted[it.Seq] != n {
+				w.t.Fatalf("message %d has note %+v and %+v, want %+v", it.Seq, it.Note, noted[it.Seq], n)
+			}
+		}
 	}
 	w.checkMeta()
 }
@@ -201,6 +255,9 @@ func (w *world) sync() {
 	w.apply(Change{})
 	for _, k := range w.queues {
 		clear(k.gone)
+		for _, m := range k.messages {
+			m.notes = []Note{m.newestNote()}
+		}
 	}
 }
 
@@ -239,8 +296,14 @@ func (w *world) publishOne(size int) {
 	m.Targets.Store(int32(len(targets)) + 1)
 	for k := range targets {
 		k.next += uint64(w.rng.IntN(3)) // holes
-		k.messages[k.next] = &modelMessage{body: m.Body, confirm: w.confirm}
-		k.q.Append(k.next, m)
+		mm := &modelMessage{body: m.Body, confirm: w.confirm}
+		k.messages[k.next] = mm
+		if w.rng.IntN(3) == 0 {
+			mm.notes = []Note{w.anyNote()}
+			k.q.AppendNoted(k.next, m, mm.notes[0])
+		} else {
+			k.q.Append(k.next, m)
+		}
 		k.next++
 	}
 	m.Done()
@@ -337,6 +400,7 @@ func (w *world) reopen() {
 		clear(k.gone)
 		for _, m := range k.messages {
 			m.confirm = 0
+			m.notes = []Note{m.newestNote()}
 		}
 	}
 	w.recover()
@@ -367,7 +431,7 @@ func TestStoreKeepsItsPromisesThroughPowerCuts(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"publish": step(w.publish), "publish2": step(w.publish), "consume": step(w.consume), "consume2": step(w.consume),
-			"purge": step(w.purge), "meta": step(w.metadata), "create": step(w.createQueue), "delete": step(w.deleteQueue),
+			"note": step(w.note), "purge": step(w.purge), "meta": step(w.metadata), "create": step(w.createQueue), "delete": step(w.deleteQueue),
 			"sync": step(w.sync), "checkpoint": step(w.checkpoint), "cut": step(w.cut), "reopen": step(w.reopen),
 			"check": step(w.checkAll),
 		})

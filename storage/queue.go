@@ -26,7 +26,8 @@ type Queue struct {
 	next    uint64 // one past the highest appended
 	taken   uint64 // one past the highest a batch has taken
 	pending pendingList
-	settled []run // settlements of taken messages, not yet in a batch
+	settled []run      // settlements of taken messages, not yet in a batch
+	noted   []notedSeq // notes not yet in a batch
 	waiters []limitWaiter
 	written uint64 // delivery limit written to the journal
 	queued  bool   // in Store.dirty or held by the committer
@@ -92,7 +93,9 @@ func (q *Queue) State() QueueState {
 
 // Append stores m under seq, which must be above every seq appended before. The publisher has
 // called Reserve. m.Targets counts this queue already.
-func (q *Queue) Append(seq uint64, m *Message) {
+func (q *Queue) Append(seq uint64, m *Message) { q.append(seq, m, nil) }
+
+func (q *Queue) append(seq uint64, m *Message, n *Note) {
 	size := m.size()
 	if size > maxBody {
 		panic(fmt.Sprintf("storage: message of %d bytes", size))
@@ -110,6 +113,9 @@ func (q *Queue) Append(seq uint64, m *Message) {
 	q.next = seq + 1
 	if !q.deleted {
 		q.live.add(seq, m.Transient)
+		if n != nil && q.live.setNote(seq, n) && !m.Transient {
+			q.noted = append(q.noted, notedSeq{seq, *n})
+		}
 	}
 	q.pending.push(pendingMessage{seq: seq, charge: uint32(charge), m: m})
 	q.wakeLocked(true)
@@ -227,7 +233,7 @@ func (q *Queue) markDeleted() {
 	q.mu.Lock()
 	q.s.addDead(q.live.countRange(0, q.badgerHi) * q.average)
 	q.deleted = true
-	q.settled = nil
+	q.settled, q.noted = nil, nil
 	q.waiters = nil
 	q.wakeLocked(true)
 	q.mu.Unlock()

@@ -48,6 +48,8 @@ type reader struct {
 	items, bytes int // still wanted; bytes may fall below 0
 	refs         [readChunk]readRef
 	records      []recordInfo
+	notes        []NotedMessage // of refs and what lies between
+	noteAt       int            // next of them
 	window       journalWindow
 	arena        messageArena
 	state        *stateReader
@@ -148,6 +150,7 @@ func (r *reader) lookup(from uint64) (n int, next uint64, done bool, err error) 
 		n++
 		return true
 	})
+	r.notes, r.noteAt = q.live.notesIn(r.notes[:0], from, next), 0
 	if n > 0 {
 		err = nil // report it when the reader gets there
 	}
@@ -246,7 +249,13 @@ func (r *reader) fromJournal(ref *readRef) error {
 }
 
 func (r *reader) add(seq uint64, m *Message) {
-	r.out = append(r.out, Stored{Seq: seq, Message: m, Redelivered: seq < r.q.redeliveredBelow})
+	it := Stored{Seq: seq, Message: m, Redelivered: seq < r.q.redeliveredBelow}
+	for ; r.noteAt < len(r.notes) && r.notes[r.noteAt].Seq <= seq; r.noteAt++ {
+		if r.notes[r.noteAt].Seq == seq {
+			it.Note = r.notes[r.noteAt].Note
+		}
+	}
+	r.out = append(r.out, it)
 	r.items--
 	r.bytes -= len(m.Body) + len(m.Properties)
 }

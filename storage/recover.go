@@ -187,6 +187,13 @@ func (r *recovery) replayLimit(qid, upTo uint64, exact bool) error {
 	return nil
 }
 
+func (r *recovery) replayNote(qid, seq uint64, n *Note) error {
+	if q := r.queue(qid); q != nil && q.live.setNote(seq, n) {
+		q.changed = true
+	}
+	return nil
+}
+
 func (r *recovery) replayPut(k, v []byte) error {
 	r.s.overlay[string(k)] = overlayEntry{value: append([]byte{}, v...)}
 	return nil

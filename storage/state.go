@@ -24,6 +24,7 @@ import (
 //	'K'                                 number of the checkpoint that began last
 //	'F' qid                             queue: counters
 //	'L' qid page                        live bits of 1024 sequence numbers
+//	'N' qid page                        notes of 1024 sequence numbers
 //	'R' qid first last count bytes      record: packed messages (record.go)
 //	'B' body chunk                      a piece of a body kept beside the records
 //	'b' body                            the messages that refer to it
@@ -37,6 +38,7 @@ const (
 	keyBegun      = 'K'
 	keyQueue      = 'F'
 	keyLive       = 'L'
+	keyNotes      = 'N'
 	keyRecord     = 'R'
 	keyBody       = 'B'
 	keyBodyRefs   = 'b'
