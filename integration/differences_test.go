@@ -118,13 +118,6 @@ var differences = []difference{
 		why:    "poison messages and lost dead letters are no matter of replication",
 		shown:  func(target) bool { return true },
 	},
-	{
-		id:     "direct-reply-to",
-		rabbit: "serves amq.rabbitmq.reply-to and says so in its capabilities",
-		settmq: "does neither yet",
-		why:    "a capability that is advertised must be there",
-		shown:  func(target) bool { return true },
-	},
 }
 
 func (b target) atLeast(major, minor, patch int) bool {

@@ -23,6 +23,7 @@ type channel struct {
 	tx        *transaction
 	confirm   bool // confirm mode
 	lastWrite lastWritten
+	replies   *replyConsumer // nil: none
 
 	mu           sync.Mutex // after a queue's lock, before the outbox's
 	gone         bool       // no deliveries, no confirms any more; guarded by mu, as all below
@@ -128,6 +129,7 @@ func (ch *channel) release() {
 	ch.parked = nil
 	ch.mu.Unlock()
 	ch.content.drop()
+	ch.endReplies()
 	if ch.tx != nil {
 		ch.restore(ch.tx) // closing rolls back
 		ch.tx = nil
