@@ -209,17 +209,18 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 		}
 		if err := conn.reserve(len(m.Properties) + len(m.Body)); err != nil {
 			if ch.confirm && !errors.Is(err, storage.ErrClosed) {
-				ch.settlePublishes([]uint64{seq}, false, &conn.wakes)
+				ch.settleHere(seq, false)
 				return nil
 			}
 			return notStored(err)
 		}
+		conn.wakes.Share()
 		rt.Publish(m, &conn.wakes) // confirmed by the store
 		return nil
 	}
 	rt.Publish(m, &conn.wakes)
 	if ch.confirm {
-		ch.settlePublishes([]uint64{seq}, true, &conn.wakes)
+		ch.settleHere(seq, true)
 	}
 	return nil
 }
