@@ -35,6 +35,7 @@ type Config struct {
 	DiskFreeLimit AutoSize `yaml:"disk_free_limit"`
 
 	Storage Storage `yaml:"storage"`
+	Debug   Debug   `yaml:"debug"`
 }
 
 // Listener is an address to serve AMQP on.
@@ -124,6 +125,11 @@ type Storage struct {
 	// MessageMemory bounds the message bodies held in memory. Auto: 64 MiB, or 40 % of
 	// the memory watermark if that is less: more gains little over the page cache.
 	MessageMemory AutoSize `yaml:"message_memory"`
+}
+
+// Debug is for looking into a running broker.
+type Debug struct {
+	Pprof string `yaml:"pprof"` // host:port of a loopback address; "": off
 }
 
 // Default returns the settings in force where a file says nothing. It depends on nothing outside, so

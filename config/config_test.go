@@ -310,6 +310,8 @@ func TestValidateNamesEveryProblemByPath(t *testing.T) {
 		{func(c *Config) { c.Storage.JournalSegment = 1 }, "storage.journal_segment: 1 is not within 1MiB to 1GiB"},
 		{func(c *Config) { c.Storage.JournalMax = 100 * MiB }, "storage.journal_max: 100MiB is not within 128MiB to"},
 		{func(c *Config) { c.Storage.CommitBudget = 1 }, "storage.commit_budget: 1 is not"},
+		{func(c *Config) { c.Debug.Pprof = ":6060" }, `debug.pprof: ":6060" is not host:port of a loopback address`},
+		{func(c *Config) { c.Debug.Pprof = "192.0.2.1:6060" }, `debug.pprof: "192.0.2.1:6060" is not host:port of a loopback address`},
 		{func(c *Config) { c.Storage.MessageMemory = 1 }, "storage.message_memory: 1 is less than 1MiB"},
 	} {
 		c := Default()

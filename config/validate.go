@@ -54,6 +54,7 @@ func (c *Config) Validate() error {
 		v.add("vm_memory_high_watermark", "%s is neither a share from 0 to 1 nor at least 64MiB", w)
 	}
 	v.storage(&c.Storage)
+	v.pprof(c.Debug.Pprof)
 	return errors.Join(v.errs...)
 }
 
@@ -169,6 +170,17 @@ func (v *problems) storage(s *Storage) {
 	v.size("storage.commit_budget", s.CommitBudget, 64*KiB, 4*GiB)
 	if size, fixed := s.MessageMemory.Fixed(); fixed && size < MiB {
 		v.add("storage.message_memory", "%s is less than 1MiB", size)
+	}
+}
+
+// pprof lets nobody but this machine see the profiles: there is no login in front of them.
+func (v *problems) pprof(address string) {
+	if address == "" {
+		return
+	}
+	host, _, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		v.add("debug.pprof", "%q is not host:port of a loopback address", address)
 	}
 }
 

@@ -62,6 +62,14 @@ func runServe(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 		return exitListen
 	}
 	defer closeAll(listeners)
+	if address := cfg.Debug.Pprof; address != "" {
+		l, err := servePprof(address, log)
+		if err != nil {
+			fmt.Fprintf(stderr, "settmq: cannot listen on %s for profiles: %v\nChoose another address with the setting debug.pprof.\n", address, err)
+			return exitListen
+		}
+		defer l.Close()
+	}
 	failed := make(chan error, 1)
 	b, err := openBroker(cfg, log, func(err error) { failed <- err })
 	if err != nil {
