@@ -1,6 +1,10 @@
 # Plain make lists the targets.
 .DEFAULT_GOAL := help
 PEER ?=
+PEER_NAME ?= peer
+PEER_CMD ?=
+PEER_SETTINGS ?=
+SCENARIOS ?=
 DURATION ?= 5s
 ROUNDS ?= 5
 FUZZTIME ?= 60s
@@ -13,7 +17,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## the binary, in bin/
-	go build -trimpath -o bin/settmq ./cmd/settmq
+	go build -trimpath -ldflags '-s -w' -o bin/settmq ./cmd/settmq
 
 run: ## a broker with the default settings
 	go run ./cmd/settmq
@@ -50,15 +54,18 @@ clients: build ## the tutorial patterns in Python and Node
 torture: ## kill -9 under load and account for every message
 	go run ./integration/torture -kills 100 -messages 1000000
 
-bench: build ## scenarios on SettMQ, in turn with a peer given by PEER=amqp://...
-	@mkdir -p bench/out
-	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: warn}\n' > bench/out/settmq.yaml
+bench: build ## the scenarios; beside a peer (PEER=amqp://..., PEER_NAME, PEER_CMD) it writes bench/results and the tables
+	@mkdir -p bench/out bench/results
+	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: error}\n' > bench/out/settmq.yaml
+	@go build -o bench/out/bench ./bench
 	@if [ -n "$(PEER)" ]; then \
-		go run ./bench compare -rounds $(ROUNDS) -duration $(DURATION) -json bench/out/compare.json \
-			-a amqp://guest:guest@127.0.0.1:5799/ -a-cmd 'bin/settmq serve --config bench/out/settmq.yaml' -a-pause -b '$(PEER)'; \
+		bench/out/bench compare -rounds $(ROUNDS) -duration $(DURATION) -probe-dir bench/out -save 'bench/results/$(PEER_NAME).json' \
+			-a amqp://guest:guest@127.0.0.1:5799/ -a-label SettMQ -a-cmd 'exec bin/settmq serve --config bench/out/settmq.yaml' -a-pause \
+			-b '$(PEER)' -b-label '$(PEER_NAME)' -b-settings '$(PEER_SETTINGS)' $(if $(PEER_CMD),-b-cmd '$(PEER_CMD)' -b-pause) $(SCENARIOS) && \
+		bench/out/bench report -table README.md -goals docs/performance.md 'bench/results/*.json'; \
 	else \
-		bin/settmq serve --config bench/out/settmq.yaml & pid=$$!; trap "kill $$pid" EXIT; sleep 1; \
-		go run ./bench run -duration $(DURATION) -url amqp://guest:guest@127.0.0.1:5799/ -json bench/out/run.json; \
+		bench/out/bench run -duration $(DURATION) -probe-dir bench/out -url amqp://guest:guest@127.0.0.1:5799/ \
+			-cmd 'exec bin/settmq serve --config bench/out/settmq.yaml' -json bench/out/run.json $(SCENARIOS); \
 	fi
 
 nightly: ## the long form of the random tests

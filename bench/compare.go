@@ -23,6 +23,7 @@ func compareCommand(args []string, out, log io.Writer) error {
 		fs.StringVar(&t.settings, name+"-settings", "", "settings worth noting in the results")
 		fs.BoolVar(&t.pause, name+"-pause", false, "stop it (SIGSTOP) while it is not its turn; only with -"+name+"-cmd")
 	}
+	keep := fs.String("save", "", "file of results to add to, as report reads it; -a is ours, and both need labels")
 	rounds := fs.Int("rounds", 3, "times each scenario is run on each broker")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -44,12 +45,22 @@ func compareCommand(args []string, out, log io.Writer) error {
 		fmt.Fprintln(log, "bench:", err)
 	}
 	for i := range results {
-		results[i].Machine.Probe = probe
+		if results[i].Machine.Probe == nil {
+			results[i].Machine.Probe = probe
+		}
 	}
 	if c.json != "" {
 		if err := writeResults(c.json, out, results); err != nil {
 			return err
 		}
+	}
+	if *keep != "" {
+		var s saved
+		if err := s.load(*keep); err != nil {
+			return err
+		}
+		s.add(results, [2]string{targets[0].label, targets[1].label})
+		return s.write(*keep)
 	}
 	_, err = io.WriteString(out, markdown(results, *rounds))
 	return err
@@ -105,7 +116,7 @@ func inTurn(envs [2]*env, targets *[2]target, selected []Scenario, rounds int, l
 // turn lets broker i run and stops the other, if it may be stopped.
 func turn(targets *[2]target, i int) {
 	for j := range targets {
-		t := &targets[j]
+		t := &targets[j] // started again by a scenario it may have another process
 		if t.pause && t.child != nil {
 			_ = pauseGroup(t.child.Process.Pid, j != i) // its group exists: it is our child
 		}

@@ -96,6 +96,7 @@ func (r *run) idle(res *Result) error {
 	ph.OperationRate = 0
 	if ph.Cost != nil && open.Cost != nil {
 		ph.Cost.RSSGrowth = open.Cost.RSSGrowth + ph.Cost.RSSGrowth // since before the first connection
+		ph.Cost.PerUnit = float64(ph.Cost.RSSGrowth) / float64(len(conns))
 	}
 	res.Phases = append(res.Phases, ph)
 	return nil
@@ -188,6 +189,9 @@ func (r *run) declare(res *Result) error {
 		})
 		if err != nil {
 			return err
+		}
+		if ph.Cost != nil && phase.name == "declare" {
+			ph.Cost.PerUnit = float64(ph.Cost.RSSGrowth) / float64(r.scenario.Count)
 		}
 		res.Phases = append(res.Phases, ph)
 	}

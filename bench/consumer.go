@@ -21,6 +21,7 @@ type consumer struct {
 	acks   []byte
 
 	delivered, redelivered atomic.Uint64
+	first                  atomic.Int64 // when the first delivery came, since the run began; 0: not yet
 
 	endToEnd histogram.Histogram // owned by the goroutine, until it has ended
 }
@@ -58,6 +59,7 @@ func (c *consumer) consume() error {
 	for i, q := range c.queues { // only the last answers: deliveries may come at once
 		out = amqp.AppendMethod(out, 1, &amqp.BasicConsume{
 			Queue: q, ConsumerTag: fmt.Sprint("c", i), NoAck: c.run.scenario.AutoAck, NoWait: i < len(c.queues)-1,
+			Arguments: c.run.scenario.consumerArguments(),
 		})
 	}
 	if err := c.conn.Write(out); err != nil {
@@ -94,6 +96,9 @@ func (c *consumer) burst() error {
 		}
 		switch e.Kind {
 		case wire.Delivery:
+			if c.delivered.Load() == 0 && n == 0 {
+				c.first.Store(int64(time.Since(c.run.base)))
+			}
 			n++
 			if e.Redelivered {
 				redelivered++

@@ -3,6 +3,7 @@
 //	bench list                           the scenarios
 //	bench run -url URL [scenario ...]    run them, a table on stderr, JSON on stdout
 //	bench compare -a URL -b URL [...]    two brokers in turn, medians and ratios in Markdown
+//	bench report RESULTS ...             what compare -save kept, as the published tables
 //	bench probe [-dir DIR]               how fast the disk syncs
 //
 // A scenario is chosen by name, by the part before the slash, or by a shell pattern, and

@@ -16,6 +16,7 @@ const usage = `usage:
   bench list
   bench run     -url URL [flags] [scenario ...]
   bench compare -a URL -b URL [flags] [scenario ...]
+  bench report  [-table README.md] [-goals FILE] RESULTS ...
   bench probe   [-dir DIR] [-for 2s]
 Run "bench run -h" for the flags.
 `
@@ -41,6 +42,8 @@ func command(args []string, out, log io.Writer) error {
 		return runCommand(args[1:], out, log)
 	case "compare":
 		return compareCommand(args[1:], out, log)
+	case "report":
+		return reportCommand(args[1:], out, log)
 	case "probe":
 		return probeCommand(args[1:], out, log)
 	}
@@ -105,7 +108,7 @@ func (c *common) scenarios(patterns []string) ([]Scenario, error) {
 	return selected, nil
 }
 
-func runCommand(args []string, out, log io.Writer) error {
+func runCommand(args []string, out, log io.Writer) (err error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	fs.SetOutput(log)
 	var c common
@@ -113,6 +116,7 @@ func runCommand(args []string, out, log io.Writer) error {
 	t := target{label: "broker"}
 	fs.StringVar(&t.url, "url", "amqp://guest:guest@127.0.0.1:5672/", "the broker")
 	fs.IntVar(&t.pid, "pid", 0, "its process; 0: whoever listens on the port, if it is this machine")
+	fs.StringVar(&t.command, "cmd", "", "shell command that starts it and stays in the foreground; it is ended afterwards")
 	fs.StringVar(&t.settings, "settings", "", "settings of the broker worth noting in the results")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -121,6 +125,10 @@ func runCommand(args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := t.start(os.Stderr); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.stop()) }()
 	e, err := t.env(&c)
 	if err != nil {
 		return err
@@ -136,7 +144,9 @@ func runCommand(args []string, out, log io.Writer) error {
 	failed := 0
 	for i, s := range selected {
 		r := executeNamed(e, s, i)
-		r.Machine.Probe = probe
+		if r.Machine.Probe == nil {
+			r.Machine.Probe = probe
+		}
 		results = append(results, r)
 		if r.Error != "" {
 			failed++
@@ -156,7 +166,9 @@ func runCommand(args []string, out, log io.Writer) error {
 func executeNamed(e *env, s Scenario, i int) Result {
 	mine := *e
 	mine.prefix = fmt.Sprintf("bench.%d.%d", os.Getpid(), i)
-	return execute(&mine, s)
+	res := execute(&mine, s)
+	e.pid = mine.pid // it may have been started again
+	return res
 }
 
 // writeResults writes JSON to the named file, or to out if there is no name.
@@ -202,6 +214,9 @@ func (r *Result) summary() string {
 	}
 	if r.Error != "" {
 		fmt.Fprintf(&b, "%-32s FAILED: %s\n", r.Scenario.Name, r.Error)
+	}
+	if r.Skipped != "" {
+		fmt.Fprintf(&b, "%-32s skipped: %s\n", r.Scenario.Name, r.Skipped)
 	}
 	return b.String()
 }

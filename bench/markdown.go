@@ -45,6 +45,15 @@ func cost(get func(c *Cost) float64) func(p *Phase) (float64, bool) {
 	}
 }
 
+func positiveCost(get func(c *Cost) float64) func(p *Phase) (float64, bool) {
+	return func(p *Phase) (float64, bool) {
+		if p.Cost == nil || get(p.Cost) <= 0 {
+			return 0, false
+		}
+		return get(p.Cost), true
+	}
+}
+
 var (
 	confirmOf  = func(p *Phase) *Latency { return p.Confirm }
 	endToEndOf = func(p *Phase) *Latency { return p.EndToEnd }
@@ -62,16 +71,29 @@ var columns = []column{
 	{"op/s", rate(func(p *Phase) float64 { return p.OperationRate }), count, more},
 	{"confirm p50 µs", latency(confirmOf, p50), count, less},
 	{"confirm p99 µs", latency(confirmOf, p99), count, less},
+	{"confirm p99.9 µs", latency(confirmOf, p999), count, less},
+	{"confirm p50 in syncs", func(p *Phase) (float64, bool) {
+		if p.Confirm == nil || p.Sync == 0 {
+			return 0, false
+		}
+		return p.Confirm.P50 / p.Sync, true
+	}, decimal, less},
 	{"end-to-end p50 µs", latency(endToEndOf, p50), count, less},
 	{"end-to-end p99 µs", latency(endToEndOf, p99), count, less},
 	{"end-to-end p99.9 µs", latency(endToEndOf, p999), count, less},
 	{"op p50 µs", latency(operateOf, p50), count, less},
 	{"op p99 µs", latency(operateOf, p99), count, less},
+	{"seconds", func(p *Phase) (float64, bool) { return p.Seconds, p.Operations > 0 || p.First > 0 }, decimal, less},
+	{"first delivery s", rate(func(p *Phase) float64 { return p.First }), decimal, less},
+	{"start s", rate(func(p *Phase) float64 { return p.Start }), decimal, less},
 	{"CPU µs/unit", cost(func(c *Cost) float64 { return c.CPU }), decimal, less},
 	{"kernel share", cost(func(c *Cost) float64 { return c.KernelShare }), decimal, neither},
 	{"cores", cost(func(c *Cost) float64 { return c.Cores }), decimal, neither},
 	{"RSS MiB", cost(func(c *Cost) float64 { return float64(c.RSSMax) / (1 << 20) }), decimal, less},
-	{"written MiB", cost(func(c *Cost) float64 { return float64(c.WrittenBytes) / (1 << 20) }), decimal, less},
+	{"RSS B/unit", positiveCost(func(c *Cost) float64 { return c.PerUnit }), decimal, less},
+	{"anonymous MiB", cost(func(c *Cost) float64 { return float64(c.Anonymous) / (1 << 20) }), decimal, less},
+	{"binary MiB", positiveCost(func(c *Cost) float64 { return float64(c.Binary) / (1 << 20) }), decimal, less},
+	{"disk MiB", cost(func(c *Cost) float64 { return float64(c.WrittenBytes) / (1 << 20) }), decimal, less},
 	{"generator CPU µs/unit", func(p *Phase) (float64, bool) { return p.GeneratorCPU, p.GeneratorCPU > 0 }, decimal, neither},
 }
 

@@ -15,6 +15,7 @@ type meter struct {
 	start  time.Time
 	before procfs.Usage
 	own    time.Duration
+	disk   uint64
 	rssMax uint64
 	quit   chan struct{}
 	done   chan struct{}
@@ -27,7 +28,7 @@ func startMeter(pid int) *meter {
 		m.before, m.err = procfs.Read(pid)
 	}
 	go m.sample()
-	m.own = ownCPU()
+	m.own, m.disk = ownCPU(), diskWritten(".")
 	m.start = time.Now()
 	return m
 }
@@ -71,13 +72,11 @@ func (m *meter) stop(p *Phase, bodyBytes int) error {
 	user, system := after.User-m.before.User, after.System-m.before.System
 	p.Cost = &Cost{
 		CPU: us(user+system) / units, Cores: (user + system).Seconds() / p.Seconds,
-		RSS: after.RSS, RSSMax: max(m.rssMax, after.RSS), RSSGrowth: int64(after.RSS) - int64(m.before.RSS),
+		RSS: after.RSS, RSSMax: max(m.rssMax, after.RSS), RSSGrowth: int64(after.RSS) - int64(m.before.RSS), Anonymous: after.Anonymous,
+		WrittenBytes: diskWritten(".") - m.disk,
 	}
 	if user+system > 0 {
 		p.Cost.KernelShare = float64(system) / float64(user+system)
-	}
-	if after.Written > m.before.Written {
-		p.Cost.WrittenBytes = after.Written - m.before.Written
 	}
 	return nil
 }

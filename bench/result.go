@@ -21,6 +21,8 @@ type Result struct {
 	Returned    uint64 `json:"returned,omitempty"`
 	Blocked     uint64 `json:"blocked,omitempty"` // times connection.blocked was received
 	Error       string `json:"error,omitempty"`
+
+	Skipped string `json:"skipped,omitempty"` // why the scenario cannot be run on this broker
 }
 
 // Broker is what was measured.
@@ -56,6 +58,10 @@ type Phase struct {
 	EndToEnd *Latency `json:"end_to_end,omitempty"` // from the time a message was due to its arrival at a consumer
 	Lag      *Latency `json:"lag,omitempty"`        // how late the generator itself sent; part of end_to_end
 	Operate  *Latency `json:"operate,omitempty"`    // of one operation
+	Sync     float64  `json:"sync_us,omitempty"`    // median of the probe's overwrites, just before
+
+	First float64 `json:"first_delivery_s,omitempty"` // from the start of the broker's process to the first delivery
+	Start float64 `json:"start_s,omitempty"`          // from the start of the broker's process to a client that is logged in
 
 	Cost *Cost `json:"cost,omitempty"`
 
@@ -72,6 +78,9 @@ type Cost struct {
 	RSS          uint64  `json:"rss_bytes"`    // at the end
 	RSSMax       uint64  `json:"rss_max_bytes"`
 	RSSGrowth    int64   `json:"rss_growth_bytes"`
+	Anonymous    uint64  `json:"anonymous_bytes"` // of the RSS at the end, what is no file's
+	PerUnit      float64 `json:"rss_growth_per_unit,omitempty"`
+	Binary       uint64  `json:"binary_bytes,omitempty"` // size of the executable
 	WrittenBytes uint64  `json:"disk_written_bytes"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,8 @@ const (
 	readyTimeout = 30 * time.Second // for consumers to be confirmed, and for idle brokers to answer
 	stallTimeout = 5 * time.Second  // without a delivery: what is missing will not come
 	drainTimeout = 30 * time.Second // for publishers to get their last confirms
+
+	probeTime = 300 * time.Millisecond // of the fsync probe before a run with persistent messages
 )
 
 // env is a broker and how to measure it.
@@ -24,11 +27,37 @@ type env struct {
 	url      *url.URL
 	label    string
 	settings string
-	pid      int    // 0: unknown, costs are not measured
-	prefix   string // of the names of everything a run declares
+	broker   *target // who can start it again; nil: nobody
+	pid      int     // 0: unknown, costs are not measured
+	prefix   string  // of the names of everything a run declares
 	warmup   time.Duration
 	duration time.Duration
+	settle   time.Duration
+
+	probeDir string // on the broker's disk
 }
+
+// restart ends the broker and starts it again, every sync delayed by so many milliseconds.
+// It returns how long the start took until a client was logged in.
+func (e *env) restart(syncDelay int) (time.Duration, error) {
+	if e.broker == nil || e.broker.command == "" {
+		return 0, skipped("needs a command that starts the broker")
+	}
+	if err := e.broker.stop(); err != nil {
+		return 0, err
+	}
+	e.broker.syncDelay = syncDelay
+	start := time.Now()
+	err := e.broker.start(os.Stderr)
+	took := time.Since(start)
+	e.pid = e.broker.process(e.url)
+	return took, err
+}
+
+// skipped is why a scenario cannot be run on a broker. It is no failure of either.
+type skipped string
+
+func (s skipped) Error() string { return string(s) }
 
 // run is one scenario on one broker.
 type run struct {
@@ -61,21 +90,52 @@ func execute(e *env, s Scenario) Result {
 	res := Result{Scenario: s, Started: time.Now().UTC().Truncate(time.Second), Machine: describeMachine()}
 	res.Broker = Broker{Label: e.label, URL: e.url.Redacted(), PID: e.pid, Settings: e.settings}
 	err := s.check()
+	if err == nil && s.Persistent && e.probeDir != "" {
+		res.Machine.Probe, err = runProbe(e.probeDir, probeTime)
+	}
 	if err == nil {
 		err = executeKind(e, s, &res)
 	}
-	if err != nil {
+	var skip skipped
+	if errors.As(err, &skip) {
+		res.Skipped = skip.Error()
+	} else if err != nil {
 		res.Error = err.Error()
 	}
 	return res
 }
 
-func executeKind(e *env, s Scenario, res *Result) (err error) {
+// delayed runs f on a broker whose syncs are delayed, and starts it without the delay
+// again. With a delay of 0 it only runs f.
+func (e *env) delayed(ms int, f func() error) error {
+	if ms == 0 {
+		return f()
+	}
+	if _, err := e.restart(ms); err != nil {
+		return err
+	}
+	err := f()
+	_, back := e.restart(0)
+	return errors.Join(err, back)
+}
+
+func executeKind(e *env, s Scenario, res *Result) error {
+	return e.delayed(s.SyncDelay, func() error { return executeNow(e, s, res) })
+}
+
+func executeNow(e *env, s Scenario, res *Result) (err error) {
+	if s.Restart && s.Kind != kindBacklog {
+		var skip skipped
+		if _, err := e.restart(0); err != nil && !errors.As(err, &skip) {
+			return err
+		}
+	}
 	admin, err := wire.Open(e.url, e.prefix+" admin")
 	if err != nil {
 		return err
 	}
 	res.Broker.describe(admin)
+	res.Broker.PID = e.pid
 	r := &run{env: e, scenario: s, base: time.Now(), admin: admin, broken: make(chan struct{})}
 	weight := 1
 	if s.Exchange == "fanout" {
@@ -94,6 +154,10 @@ func executeKind(e *env, s Scenario, res *Result) (err error) {
 		return r.churn(res)
 	case kindDeclare:
 		return r.declare(res)
+	case kindStart:
+		return r.starts(res)
+	case kindClient:
+		return r.client(res)
 	}
 	return fmt.Errorf("unknown kind %q", s.Kind)
 }
@@ -124,6 +188,16 @@ func (r *run) report(err error) {
 	})
 }
 
+// failed returns the first error so far.
+func (r *run) failed() error {
+	select {
+	case <-r.broken:
+		return r.failure
+	default:
+		return nil
+	}
+}
+
 // take takes up to n messages from the budget.
 func (r *run) take(n int) int {
 	if !r.limited || n == 0 {
@@ -146,13 +220,13 @@ func (r *run) putBack(n int) {
 }
 
 // setUp declares the scenario's exchange, queues and bindings.
-func (r *run) setUp() error {
+func (r *run) setUp(res *Result) error {
 	s := &r.scenario
 	for i := range s.Queues {
 		name := fmt.Sprintf("%s.q%d", r.env.prefix, i)
 		r.queues = append(r.queues, name)
 		if _, err := r.admin.Call(&amqp.QueueDeclare{Queue: name, Durable: true, Arguments: s.queueArguments()}, amqp.QueueDeclareOkID); err != nil {
-			return err
+			return refused(s, err)
 		}
 	}
 	if s.Exchange == "" {
@@ -173,7 +247,20 @@ func (r *run) setUp() error {
 	for i := range s.Bindings {
 		r.targets = append(r.targets, wire.Target{Exchange: name, RoutingKey: fmt.Sprintf("site.%d.sensor.temp", i)})
 	}
-	return r.bind(s.Bindings, func(i int) string { return fmt.Sprintf("site.%d.*.temp", i) })
+	ph := Phase{Name: "bind", Operations: uint64(s.Bindings)}
+	m := startMeter(r.env.pid)
+	err := errors.Join(r.bind(s.Bindings, func(i int) string { return fmt.Sprintf("site.%d.*.temp", i) }), m.stop(&ph, 0))
+	res.Phases = append(res.Phases, ph)
+	return err
+}
+
+// refused tells a broker that does not have a type of queue from one that fails.
+func refused(s *Scenario, err error) error {
+	var e *amqp.Error
+	if s.QueueType != "" && errors.As(err, &e) {
+		return skipped(fmt.Sprintf("no queues of type %s: %s", s.QueueType, e.Text))
+	}
+	return err
 }
 
 func (s *Scenario) queueArguments() amqp.Table {
@@ -181,6 +268,14 @@ func (s *Scenario) queueArguments() amqp.Table {
 		return nil
 	}
 	return amqp.Table{{Name: "x-queue-type", Value: amqp.String(s.QueueType)}}
+}
+
+// consumerArguments let a stream be read from its start.
+func (s *Scenario) consumerArguments() amqp.Table {
+	if s.QueueType != streamType {
+		return nil
+	}
+	return amqp.Table{{Name: "x-stream-offset", Value: amqp.String("first")}}
 }
 
 // bind makes n bindings, spread over the queues. They are pipelined: only the last one of
@@ -245,8 +340,9 @@ func (r *run) tearDown() error {
 	return admin.CloseGracefully()
 }
 
-// startPublishers connects all before it starts the first.
+// startPublishers connects as many as the scenario has before it starts the first.
 func (r *run) startPublishers() error {
+	before := len(r.publishers)
 	for i := range r.scenario.Publishers {
 		p, err := newPublisher(r, i)
 		if err != nil {
@@ -254,7 +350,7 @@ func (r *run) startPublishers() error {
 		}
 		r.publishers = append(r.publishers, p)
 	}
-	for _, p := range r.publishers {
+	for _, p := range r.publishers[before:] {
 		p.start()
 	}
 	return nil
@@ -339,7 +435,7 @@ func (r *run) latencies(ph *Phase) {
 
 // flow measures one stretch of a steady stream.
 func (r *run) flow(res *Result) error {
-	if err := errors.Join(r.setUp(), r.connectConsumers()); err != nil {
+	if err := errors.Join(r.setUp(res), r.connectConsumers()); err != nil {
 		return err
 	}
 	if err := r.startConsumers(); err != nil {
@@ -351,10 +447,13 @@ func (r *run) flow(res *Result) error {
 	if err := r.wait(r.env.warmup); err != nil {
 		return err
 	}
-	ph := Phase{Name: "steady"}
+	ph := Phase{Name: steady}
 	r.measuring.Store(true)
 	m := startMeter(r.env.pid)
 	before := r.totals()
+	if p := res.Machine.Probe; p != nil {
+		ph.Sync = p.OverwriteP50us
+	}
 	err := r.wait(r.env.duration)
 	ph.since(before, r.totals())
 	err = errors.Join(err, m.stop(&ph, r.scenario.Body))
@@ -373,9 +472,11 @@ func (r *run) finish(res *Result) error {
 	r.stopping.Store(true)
 	r.gate.giveUp()
 	err := r.waitWriters()
-	r.waitDelivered()
+	if len(r.consumers) > 0 {
+		r.waitDelivered()
+	}
 	t := r.totals()
-	if want := r.expected(t); t.delivered < want {
+	if want := r.expected(t); t.delivered < want && len(r.consumers) > 0 {
 		res.Undelivered = want - t.delivered
 	}
 	res.Redelivered, res.Nacked, res.Returned, res.Blocked = t.redelivered, t.nacked, t.returned, t.blocked

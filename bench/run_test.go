@@ -179,11 +179,13 @@ func (b *fakeBroker) deliverLocked(body []byte) {
 // Each kind of scenario comes to its end and counts the same on both sides.
 func TestScenariosRunToTheirEnd(t *testing.T) {
 	for name, set := range map[string]string{
-		"transient/auto":          "",
+		"transient/1KiB":          "",
 		"persistent/confirm-1":    "",
+		"persistent/no-consumer":  "",
+		"stream/read":             "count=100",
 		"persistent/confirm-1000": "publishers=2,consumers=3",
 		"latency/confirmed":       "rate=1000",
-		"backlog/transient":       "count=500",
+		"backlog/1M":              "count=500,body=10",
 		"idle/1000":               "count=5",
 		"churn/connections":       "",
 		"declare/10000":           "count=20",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,10 +12,12 @@ import (
 // The kinds of scenario: how the load is made and which phases are measured.
 const (
 	kindFlow    = "flow"    // publish and consume at full speed, or at a fixed rate; one phase
-	kindBacklog = "backlog" // fill queues without consumers, then drain them
+	kindBacklog = "backlog" // fill queues without consumers, perhaps start the broker again, then drain them
+	kindClient  = "client"  // a flow with RabbitMQ's Go client in place of ours
 	kindIdle    = "idle"    // open connections, then leave them alone
 	kindChurn   = "churn"   // open a connection and a channel, close both, again and again
 	kindDeclare = "declare" // declare durable queues, then delete them
+	kindStart   = "start"   // start the broker again and again
 )
 
 // Scenario describes one load. Its fields are the keys of -set, spelt as in JSON.
@@ -25,7 +28,7 @@ type Scenario struct {
 
 	Queues     int    `json:"queues,omitempty"`
 	Publishers int    `json:"publishers,omitempty"` // connections; in churn and declare: workers
-	Consumers  int    `json:"consumers,omitempty"`  // connections
+	Consumers  int    `json:"consumers,omitempty"`  // connections; 0: nobody consumes what is published
 	Exchange   string `json:"exchange,omitempty"`   // "" default, fanout, topic
 	Bindings   int    `json:"bindings,omitempty"`   // of a topic exchange
 	QueueType  string `json:"queue-type,omitempty"` // x-queue-type; "" leaves it to the broker
@@ -37,84 +40,108 @@ type Scenario struct {
 	Prefetch   int  `json:"prefetch,omitempty"` // 0: unlimited
 	Multiple   bool `json:"multiple,omitempty"` // one ack per read instead of one per message
 
-	Rate     int `json:"rate,omitempty"`      // messages/s of all publishers together; 0: as fast as possible
-	InFlight int `json:"in-flight,omitempty"` // most messages published and not yet consumed; 0: unlimited
-	Count    int `json:"count,omitempty"`     // messages of a backlog, connections, queues to declare
+	Rate      int `json:"rate,omitempty"`       // messages/s of all publishers together; 0: as fast as possible
+	InFlight  int `json:"in-flight,omitempty"`  // most messages published and not yet consumed; 0: unlimited
+	Count     int `json:"count,omitempty"`      // messages of a backlog, connections, queues to declare, starts
+	SyncDelay int `json:"sync-delay,omitempty"` // ms added to every sync of the broker's files; needs a command that starts it
+
+	Restart bool `json:"restart,omitempty"` // start the broker again, if there is a command: before the run, or before a backlog is drained
 }
 
-const defaultInFlight = 20_000
+const (
+	defaultInFlight = 20_000
+	steady          = "steady" // the one phase of a flow
+	streamType      = "stream" // of a queue; its consumers need a prefetch and acks, and start at an offset
+)
 
 func flow(name, about string, change func(*Scenario)) Scenario {
 	s := Scenario{
-		Name: name, About: about, Kind: kindFlow, Queues: 1, Publishers: 1, Consumers: 1, Body: 256,
+		Name: name, About: about, Kind: kindFlow, Queues: 1, Publishers: 1, Consumers: 1, Body: 1024,
 		AutoAck: true, InFlight: defaultInFlight,
 	}
 	change(&s)
 	return s
 }
 
+// confirmed is a flow of persistent messages with confirms, and an ack for each.
+func confirmed(name, about string, change func(*Scenario)) Scenario {
+	return flow(name, about, func(s *Scenario) {
+		s.Persistent, s.Window, s.AutoAck, s.Prefetch = true, 1000, false, 1000
+		change(s)
+	})
+}
+
 // scenarios returns everything there is to run, in the order of a full run.
 func scenarios() []Scenario {
-	var list []Scenario
-	for _, mode := range []string{"transient", "persistent"} {
-		list = append(list, throughputScenarios(mode, mode == "persistent")...)
-	}
-	list = append(list,
+	return slices.Concat(throughputScenarios(), []Scenario{
+		flow("latency/transient", "5 000/s, open loop", func(s *Scenario) { s.Rate, s.InFlight = 5000, 0 }),
+		confirmed("latency/confirmed", "5 000/s persistent with confirms and manual acks, open loop", func(s *Scenario) {
+			s.Rate, s.InFlight, s.Prefetch = 5000, 0, 100
+		}),
+		{
+			Name: "backlog/1M", About: "1 000 000 persistent messages in, the broker started again, then out", Kind: kindBacklog,
+			Queues: 1, Publishers: 1, Consumers: 1, Body: 1024, Persistent: true, Window: 1000, Prefetch: 1000, Count: 1_000_000,
+			Restart: true,
+		},
+		{
+			Name: "backlog/10M", About: "10 000 000 of 100 bytes: memory for each that waits", Kind: kindBacklog,
+			Queues: 1, Publishers: 1, Consumers: 1, Body: 100, Persistent: true, Window: 1000, Prefetch: 1000, Count: 10_000_000,
+		},
+		flow("large/transient", "1 MiB messages", func(s *Scenario) { s.Body, s.InFlight = 1<<20, 32 }),
+		confirmed("large/persistent", "1 MiB messages, confirms with a window of 10", func(s *Scenario) {
+			s.Body, s.InFlight, s.Window, s.Prefetch = 1<<20, 32, 10, 10
+		}),
+		{Name: "idle/1000", About: "connections with one channel that do nothing", Kind: kindIdle, Publishers: 4, Count: 1000, Restart: true},
+		{Name: "churn/connections", About: "connect, open a channel, close, 4 at a time", Kind: kindChurn, Publishers: 4},
+		{Name: "declare/10000", About: "declare durable queues one after another, then delete them", Kind: kindDeclare, Publishers: 1, Count: 10_000, Restart: true},
+	}, streamScenarios(), []Scenario{
+		{Name: "start", About: "start the broker, leave it alone, end it, several times", Kind: kindStart, Publishers: 1, Count: 5},
+		{
+			Name: "client/confirmed", About: "amqp091-go: persistent, confirms with a window of 1000, an ack for each", Kind: kindClient,
+			Queues: 1, Publishers: 1, Consumers: 1, Body: 1024, Persistent: true, Window: 1000, Prefetch: 1000,
+		},
+	})
+}
+
+func throughputScenarios() []Scenario {
+	four := func(s *Scenario) { s.Queues, s.Publishers, s.Consumers = 4, 4, 4 }
+	return []Scenario{
+		flow("transient/16B", "no confirms, auto-ack", func(s *Scenario) { s.Body = 16 }),
+		flow("transient/1KiB", "no confirms, auto-ack", func(*Scenario) {}),
+		flow("transient/16B-4", "4 queues, each with a publisher and a consumer", func(s *Scenario) { s.Body = 16; four(s) }),
+		flow("transient/1KiB-4", "4 queues, each with a publisher and a consumer", four),
+		flow("transient/ack-1", "no confirms, manual acks, prefetch 1", func(s *Scenario) { s.AutoAck, s.Prefetch = false, 1 }),
+		flow("transient/ack-200", "no confirms, manual acks, prefetch 200", func(s *Scenario) { s.AutoAck, s.Prefetch = false, 200 }),
+		flow("transient/shared", "one queue, 5 publishers, 5 consumers, manual acks", func(s *Scenario) {
+			s.Publishers, s.Consumers, s.AutoAck, s.Prefetch = 5, 5, false, 100
+		}),
+		confirmed("persistent/confirm-1", "confirms one by one, manual acks", func(s *Scenario) { s.Window = 1 }),
+		confirmed("persistent/confirm-100", "confirms with a window of 100, manual acks", func(s *Scenario) { s.Window = 100 }),
+		confirmed("persistent/confirm-1000", "confirms with a window of 1000, manual acks", func(*Scenario) {}),
+		confirmed("persistent/100-queues", "the same over 100 queues", func(s *Scenario) { s.Queues = 100 }),
+		confirmed("persistent/no-consumer", "confirms with a window of 1000, nobody consumes", func(s *Scenario) { s.Consumers, s.InFlight = 0, 0 }),
+		confirmed("persistent/slow-sync", "every sync takes 5 ms longer, window of 100", func(s *Scenario) { s.Window, s.SyncDelay = 100, 5 }),
 		flow("fanout/50", "one publisher, 50 queues, 10 consuming connections", func(s *Scenario) {
 			s.Exchange, s.Queues, s.Consumers, s.InFlight = "fanout", 50, 10, 2000
 		}),
 		flow("topic/10000", "10 000 topic bindings, every message matches one", func(s *Scenario) {
 			s.Exchange, s.Queues, s.Bindings, s.Consumers = "topic", 10, 10_000, 2
 		}),
-		flow("latency/transient", "5 000/s, open loop", func(s *Scenario) { s.Rate, s.InFlight = 5000, 0 }),
-		flow("latency/confirmed", "2 000/s persistent with confirms and manual acks, open loop", func(s *Scenario) {
-			s.Rate, s.InFlight, s.Persistent, s.Window, s.AutoAck, s.Prefetch = 2000, 0, true, 1, false, 100
-		}),
-		Scenario{
-			Name: "backlog/transient", About: "200 000 messages in, then out", Kind: kindBacklog, Queues: 1, Publishers: 1,
-			Consumers: 1, Body: 256, Window: 1000, AutoAck: true, Count: 200_000,
-		},
-		Scenario{
-			Name: "backlog/persistent", About: "200 000 messages in, then out with manual acks", Kind: kindBacklog, Queues: 1,
-			Publishers: 1, Consumers: 1, Body: 256, Persistent: true, Window: 1000, Prefetch: 1000, Count: 200_000,
-		},
-		flow("large/transient", "1 MiB messages", func(s *Scenario) { s.Body, s.InFlight = 1<<20, 32 }),
-		flow("large/persistent", "1 MiB messages, confirms with a window of 10", func(s *Scenario) {
-			s.Body, s.InFlight, s.Persistent, s.Window, s.AutoAck, s.Prefetch = 1<<20, 32, true, 10, false, 10
-		}),
-		Scenario{Name: "idle/1000", About: "connections with one channel that do nothing", Kind: kindIdle, Publishers: 4, Count: 1000},
-		Scenario{Name: "churn/connections", About: "connect, open a channel, close, 4 at a time", Kind: kindChurn, Publishers: 4},
-		Scenario{Name: "declare/10000", About: "declare durable queues one after another, then delete them", Kind: kindDeclare, Publishers: 1, Count: 10_000},
-	)
-	return list
+	}
 }
 
-func throughputScenarios(mode string, persistent bool) []Scenario {
-	add := func(name, about string, change func(*Scenario)) Scenario {
-		return flow(mode+"/"+name, about, func(s *Scenario) { s.Persistent = persistent; change(s) })
-	}
-	list := []Scenario{
-		add("auto", "no confirms, auto-ack", func(*Scenario) {}),
-		add("auto-prefetch-100", "no confirms, auto-ack with a prefetch, which ought not to matter", func(s *Scenario) { s.Prefetch = 100 }),
-	}
-	for _, prefetch := range []int{1, 100, 1000} {
-		list = append(list, add(fmt.Sprintf("ack-prefetch-%d", prefetch), "no confirms, manual acks", func(s *Scenario) {
-			s.AutoAck, s.Prefetch = false, prefetch
-		}))
-	}
-	for _, window := range []int{1, 100, 1000} {
-		list = append(list, add(fmt.Sprintf("confirm-%d", window), "confirms, manual acks", func(s *Scenario) {
-			s.Window, s.AutoAck, s.Prefetch = window, false, 1000
-		}))
-	}
-	return append(list,
-		add("shared-queue", "one queue, 5 publishers, 5 consumers", func(s *Scenario) {
-			s.Publishers, s.Consumers, s.AutoAck, s.Prefetch = 5, 5, false, 100
+func streamScenarios() []Scenario {
+	return []Scenario{
+		confirmed("stream/publish", "into a stream, confirms with a window of 1000, no reader", func(s *Scenario) {
+			s.QueueType, s.Consumers, s.InFlight = streamType, 0, 0
 		}),
-		add("many", "10 queues, each with a publisher and a consumer, confirms", func(s *Scenario) {
-			s.Queues, s.Publishers, s.Consumers, s.Window, s.AutoAck, s.Prefetch = 10, 10, 10, 100, false, 100
+		confirmed("stream/read", "a stream of 1 000 000 messages from its start, acks in bulk", func(s *Scenario) {
+			s.Kind, s.QueueType, s.Multiple, s.Count, s.InFlight = kindBacklog, streamType, true, 1_000_000, 0
 		}),
-	)
+		confirmed("stream/both", "publish and read at once, acks in bulk", func(s *Scenario) {
+			s.QueueType, s.Multiple, s.InFlight = streamType, true, 0
+		}),
+	}
 }
 
 // selectScenarios returns those whose names match one of the patterns: a name, a prefix up
@@ -169,9 +196,9 @@ func (s *Scenario) setOne(key, value string) (err error) {
 	ints := map[string]*int{
 		"queues": &s.Queues, "publishers": &s.Publishers, "consumers": &s.Consumers, "bindings": &s.Bindings,
 		"body": &s.Body, "window": &s.Window, "prefetch": &s.Prefetch, "rate": &s.Rate,
-		"in-flight": &s.InFlight, "count": &s.Count,
+		"in-flight": &s.InFlight, "count": &s.Count, "sync-delay": &s.SyncDelay,
 	}
-	bools := map[string]*bool{"persistent": &s.Persistent, "auto-ack": &s.AutoAck, "multiple": &s.Multiple}
+	bools := map[string]*bool{"persistent": &s.Persistent, "auto-ack": &s.AutoAck, "multiple": &s.Multiple, "restart": &s.Restart}
 	texts := map[string]*string{"exchange": &s.Exchange, "queue-type": &s.QueueType}
 	switch {
 	case ints[key] != nil:
@@ -191,21 +218,26 @@ func (s *Scenario) setOne(key, value string) (err error) {
 
 // check reports what cannot be run.
 func (s *Scenario) check() error {
+	moves := s.Kind == kindFlow || s.Kind == kindBacklog || s.Kind == kindClient
 	switch {
 	case s.Publishers < 1:
 		return fmt.Errorf("%s: publishers must be at least 1", s.Name)
-	case (s.Kind == kindFlow || s.Kind == kindBacklog) && (s.Queues < 1 || s.Consumers < 1):
-		return fmt.Errorf("%s: needs a queue and a consumer", s.Name)
-	case s.Kind != kindFlow && s.Kind != kindChurn && s.Count < 1:
-		return fmt.Errorf("%s: count must be at least 1", s.Name)
+	case moves && s.Queues < 1:
+		return fmt.Errorf("%s: needs a queue", s.Name)
+	case moves && s.Consumers < 1 && (s.Kind != kindFlow || s.InFlight > 0 || s.Window < 1):
+		return fmt.Errorf("%s: needs a consumer, or confirms and no bound on what is in flight", s.Name)
+	case !moves && s.Kind != kindChurn && s.Count < 1, s.Kind == kindBacklog && s.Count < 5:
+		return fmt.Errorf("%s: count is too small", s.Name)
 	case s.Rate > 0 && s.Body < 8:
 		return fmt.Errorf("%s: a body of 8 bytes is needed for the time", s.Name)
 	case s.Exchange != "" && s.Exchange != "fanout" && s.Exchange != "topic":
 		return fmt.Errorf("%s: unknown exchange %q", s.Name, s.Exchange)
 	case s.Exchange == "topic" && s.Bindings < s.Queues:
 		return fmt.Errorf("%s: fewer bindings than queues", s.Name)
-	case s.Kind == kindBacklog && s.Window < 1:
-		return fmt.Errorf("%s: a backlog is filled with confirms: window must be at least 1", s.Name)
+	case (s.Kind == kindBacklog || s.Kind == kindClient) && s.Window < 1:
+		return fmt.Errorf("%s: works with confirms: window must be at least 1", s.Name)
+	case s.QueueType == streamType && s.Consumers > 0 && (s.AutoAck || s.Prefetch < 1):
+		return fmt.Errorf("%s: a stream is read with acks and a prefetch", s.Name)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestScenariosAreSound(t *testing.T) {
 	seen := map[string]bool{}
@@ -17,7 +20,7 @@ func TestScenariosAreSound(t *testing.T) {
 
 func TestSelectScenarios(t *testing.T) {
 	all := scenarios()
-	for pattern, want := range map[string]int{"transient": 10, "transient/auto": 1, "*/confirm-*": 6, "latency": 2, "idle/1000": 1} {
+	for pattern, want := range map[string]int{"transient": 7, "transient/1KiB": 1, "*/confirm-*": 3, "latency": 2, "idle/1000": 1, "start": 1} {
 		if list, err := selectScenarios(all, []string{pattern}); err != nil || len(list) != want {
 			t.Errorf("%s: %d scenarios, %v; want %d", pattern, len(list), err, want)
 		}
@@ -45,13 +48,30 @@ func TestSetChangesFields(t *testing.T) {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
-	for _, bad := range []string{"publishers=0", "consumers=0", "rate=10,body=4", "exchange=direct", "exchange=topic"} {
+	for _, bad := range []string{"publishers=0", "consumers=0", "consumers=0,in-flight=0", "queue-type=stream", "rate=10,body=4", "exchange=direct", "exchange=topic"} {
 		s := scenarios()[0]
 		if err := s.set(bad); err != nil {
 			t.Fatal(err)
 		}
 		if s.check() == nil {
 			t.Errorf("%q can be run", bad)
+		}
+	}
+}
+
+// A goal whose names are wrong would never be measured.
+func TestGoalsAreSound(t *testing.T) {
+	named := map[string]bool{}
+	for _, s := range scenarios() {
+		named[s.Name] = true
+	}
+	for _, g := range goals() {
+		known := slices.ContainsFunc(columns, func(c column) bool { return c.name == g.figure && c.better != neither })
+		if !named[g.scenario] || g.than != "" && !named[g.than] || !known || g.row == "" {
+			t.Errorf("%+v", g)
+		}
+		if g.factor > 0 && (g.limit > 0 || g.peerDone == 0) {
+			t.Errorf("%s: a factor needs a peer and no limit", g.row)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/settmq/settmq/bench/procfs"
@@ -24,8 +25,23 @@ type target struct {
 	settings string
 	pause    bool // stop the process while it is not its turn
 
+	syncDelay int // ms, added to every sync of its files at the next start
+
 	child *exec.Cmd
 	ended chan error
+}
+
+// slowSyncs is the command that delays syncs: strace stops a process at these calls only,
+// and lets the other threads go on meanwhile.
+const slowSyncs = "exec strace -f --seccomp-bpf -qq -o /dev/null -e trace=%[1]s -e inject=%[1]s:delay_exit=%[2]d -- /bin/sh -c %[3]s"
+
+// shell returns the command that starts the broker.
+func (t *target) shell() string {
+	if t.syncDelay == 0 {
+		return t.command
+	}
+	quoted := "'" + strings.ReplaceAll(t.command, "'", `'\''`) + "'"
+	return fmt.Sprintf(slowSyncs, "fdatasync,fsync,sync,syncfs,msync", t.syncDelay*1000, quoted)
 }
 
 const startTimeout = 60 * time.Second
@@ -35,7 +51,7 @@ func (t *target) start(log *os.File) error {
 	if t.command == "" {
 		return nil
 	}
-	t.child = exec.Command("/bin/sh", "-c", t.command)
+	t.child = exec.Command("/bin/sh", "-c", t.shell())
 	t.child.SysProcAttr = processGroup()
 	t.child.Stdout, t.child.Stderr = log, log
 	if err := t.child.Start(); err != nil {
@@ -60,7 +76,7 @@ func (t *target) start(log *os.File) error {
 		case err := <-t.ended:
 			t.child = nil
 			return fmt.Errorf("%s ended while starting: %w", t.label, err)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
@@ -91,14 +107,24 @@ func (t *target) env(c *common) (*env, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &env{url: u, label: t.label, settings: t.settings, pid: t.pid, warmup: c.warmup, duration: c.duration}
-	if e.pid == 0 && local(u) {
-		if _, port, err := net.SplitHostPort(wire.Address(u)); err == nil {
-			n, _ := strconv.Atoi(port)
-			e.pid, _ = procfs.ListenerPID(n) // 0 if it cannot be seen
-		}
+	return &env{
+		url: u, label: t.label, settings: t.settings, broker: t, pid: t.process(u),
+		warmup: c.warmup, duration: c.duration, settle: settleTime, probeDir: c.probeDir,
+	}, nil
+}
+
+// process returns the broker's process, or 0 if it is not known.
+func (t *target) process(u *url.URL) int {
+	if t.pid != 0 || !local(u) {
+		return t.pid
 	}
-	return e, nil
+	_, port, err := net.SplitHostPort(wire.Address(u))
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(port)
+	pid, _ := procfs.ListenerPID(n) // 0 if it cannot be seen
+	return pid
 }
 
 func local(u *url.URL) bool {

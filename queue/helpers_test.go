@@ -133,7 +133,7 @@ func newConfirms() *confirms {
 	return c
 }
 
-func (c *confirms) Confirm(seqs []uint64, _ bool) {
+func (c *confirms) Confirm(seqs []uint64) {
 	c.mu.Lock()
 	for _, seq := range seqs {
 		c.seen[seq]++
@@ -204,7 +204,7 @@ func (s *sink) Cancelled(*Consumer) {
 	s.cond.Broadcast()
 }
 
-func (s *sink) Wake(bool) {
+func (s *sink) Wake() {
 	s.mu.Lock()
 	s.woken++
 	s.mu.Unlock()

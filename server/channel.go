@@ -23,7 +23,6 @@ type channel struct {
 	tx        *transaction
 	confirm   bool // confirm mode
 	lastWrite lastWritten
-	replies   *replyConsumer // nil: none
 
 	mu           sync.Mutex // after a queue's lock, before the outbox's
 	gone         bool       // no deliveries, no confirms any more; guarded by mu, as all below
@@ -85,35 +84,23 @@ func (ch *channel) Cancelled(c *queue.Consumer) {
 }
 
 // Confirm implements storage.Confirmer. The store's committer calls it.
-func (ch *channel) Confirm(seqs []uint64, alone bool) {
-	if ch.settlePublishes(seqs, true) {
-		ch.conn.out.Wake(alone)
-	}
-}
+func (ch *channel) Confirm(seqs []uint64) { ch.settlePublishes(seqs, true, nil) }
 
-// settleHere is the outcome of a publish that the reader knows.
-func (ch *channel) settleHere(seq uint64, ok bool) {
-	if ch.settlePublishes([]uint64{seq}, ok) {
-		ch.conn.wakes.Add(ch.conn.out)
-	}
-}
-
-// settlePublishes notes outcomes of publishes; the writer turns them into acks. It reports
-// whether the caller has to wake the writer.
-func (ch *channel) settlePublishes(seqs []uint64, ok bool) (wake bool) {
+// settlePublishes notes outcomes of publishes; the writer turns them into acks. w is nil
+// when another goroutine than the reader calls.
+func (ch *channel) settlePublishes(seqs []uint64, ok bool, w *queue.Wakes) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if ch.gone {
-		return false
+		return
 	}
 	for _, seq := range seqs {
 		ch.confirms.settle(seq, ok)
 	}
-	if ch.confirming || !ch.confirms.pending() {
-		return false
+	if !ch.confirming && ch.confirms.pending() {
+		ch.confirming = true
+		ch.conn.out.confirm(ch, w)
 	}
-	ch.confirming = true
-	return ch.conn.out.confirm(ch)
 }
 
 // sendConfirms encodes the acks that are due. The writer calls it, and the reader before a
@@ -126,7 +113,7 @@ func (ch *channel) sendConfirms() {
 		return
 	}
 	if ch.conn.out.appendRaw(func(b []byte) []byte { return ch.confirms.encode(b, ch.id) }) {
-		ch.conn.out.wakeWriter()
+		ch.conn.out.Wake()
 	}
 }
 
@@ -141,7 +128,6 @@ func (ch *channel) release() {
 	ch.parked = nil
 	ch.mu.Unlock()
 	ch.content.drop()
-	ch.endReplies()
 	if ch.tx != nil {
 		ch.restore(ch.tx) // closing rolls back
 		ch.tx = nil

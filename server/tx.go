@@ -36,7 +36,9 @@ func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bo
 	if t.bytes += len(m.Properties) + len(m.Body); t.bytes > maxTransaction {
 		return amqp.ResourceError("transaction is larger than %d bytes", maxTransaction)
 	}
-	t.publishes = append(t.publishes, txPublish{m, rt.Clone(), mandatory})
+	route := *rt
+	route.Queues = append([]broker.Queue(nil), rt.Queues...)
+	t.publishes = append(t.publishes, txPublish{m, route, mandatory})
 	return nil
 }
 
@@ -79,7 +81,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	lasting := false
 	for i := range t.publishes {
 		p := &t.publishes[i]
-		if p.mandatory && p.route.Unroutable() {
+		if p.mandatory && len(p.route.Queues) == 0 {
 			ch.returnMessage(p.message)
 		}
 		if p.route.Stores(p.message) {

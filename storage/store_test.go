@@ -71,7 +71,7 @@ func newConfirms() *confirms {
 	return c
 }
 
-func (c *confirms) Confirm(seqs []uint64, _ bool) {
+func (c *confirms) Confirm(seqs []uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seqs = append(c.seqs, seqs...)

@@ -1,5 +1,5 @@
 // Package procfs reads what a process costs from Linux's /proc: processor time, memory,
-// bytes written to disks, and which process listens on a port. A broker may be several
+// and which process listens on a port. A broker may be several
 // processes, so Read adds up a process and all its descendants.
 package procfs
 
@@ -26,7 +26,7 @@ const clockTick = time.Second / 100
 type Usage struct {
 	User, System time.Duration // processor time since they started; 10 ms resolution
 	RSS          uint64        // bytes of memory resident now
-	Written      uint64        // bytes caused to be written to disks, 0 if not permitted to see
+	Anonymous    uint64        // bytes of it that are no file's
 	Processes    int
 }
 
@@ -49,7 +49,7 @@ func read(root string, pid int) (Usage, error) {
 		u.User += s.user
 		u.System += s.system
 		u.RSS += s.rss
-		u.Written += written(root, p)
+		u.Anonymous += anonymous(root, p)
 		u.Processes++
 	}
 	return u, nil
@@ -131,16 +131,16 @@ func parseStat(line []byte) (stat, error) {
 	}, nil
 }
 
-// written returns write_bytes of /proc/<pid>/io, or 0 if it may not be read.
-func written(root string, pid int) uint64 {
-	b, err := os.ReadFile(filepath.Join(root, strconv.Itoa(pid), "io"))
+// anonymous returns RssAnon of /proc/<pid>/status, or 0 if it may not be read.
+func anonymous(root string, pid int) uint64 {
+	b, err := os.ReadFile(filepath.Join(root, strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "write_bytes:"); ok {
-			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-			return n
+		if v, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			return n << 10
 		}
 	}
 	return 0

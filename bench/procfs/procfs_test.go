@@ -24,7 +24,7 @@ func tree(t *testing.T) string {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(root, pid, "stat"), line)
-		write(t, filepath.Join(root, pid, "io"), "rchar: 5\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n")
+		write(t, filepath.Join(root, pid, "status"), "Name:\tx\nRssAnon:\t       4 kB\nRssFile:\t       8 kB\n")
 	}
 	return root
 }
@@ -46,7 +46,7 @@ func TestReadAddsUpDescendants(t *testing.T) {
 	}
 	want := Usage{
 		User: 5110 * time.Millisecond, System: 2720 * time.Millisecond,
-		RSS: 1011 * uint64(os.Getpagesize()), Written: 3 * 4096, Processes: 3,
+		RSS: 1011 * uint64(os.Getpagesize()), Anonymous: 3 * 4096, Processes: 3,
 	}
 	if u != want {
 		t.Errorf("got %+v, want %+v", u, want)
