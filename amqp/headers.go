@@ -59,6 +59,36 @@ func WithoutHeader(props []byte, name string) []byte {
 	return append(out, props[start+length:]...)
 }
 
+// WithReplyTo returns a copy of encoded properties whose reply-to is another. It expects what ParseProperties
+// has accepted with a reply-to, and returns anything else unchanged. The new one is at most 255 bytes long.
+func WithReplyTo(props []byte, replyTo string) []byte {
+	if len(props) < 2 {
+		return props
+	}
+	flags := binary.BigEndian.Uint16(props)
+	c := cursor{b: props[2:]}
+	for f := PropContentType; f > PropReplyTo; f >>= 1 {
+		switch {
+		case flags&f == 0:
+		case f == PropHeaders:
+			c.longBytes()
+		case f == PropDeliveryMode || f == PropPriority:
+			c.uint8()
+		default:
+			c.shortBytes()
+		}
+	}
+	start := len(props) - len(c.b)
+	c.shortBytes()
+	if flags&PropReplyTo == 0 || c.err != nil {
+		return props
+	}
+	out := make([]byte, 0, start+1+len(replyTo)+len(c.b))
+	out = append(out, props[:start]...)
+	out = appendShortString(out, replyTo)
+	return append(out, c.b...)
+}
+
 // headersAt returns where in encoded properties the header table is and how long it is with its length;
 // zeros if there is none.
 func headersAt(props []byte) (start, length int) {

@@ -180,3 +180,30 @@ func TestWithoutHeaderReturnsWhatHasNone(t *testing.T) {
 		}
 	}
 }
+
+// TestWithReplyTo replaces the one property and leaves the others as they are, byte for byte.
+func TestWithReplyTo(t *testing.T) {
+	headers := Table{{Name: "k", Value: String("v")}}.Append(nil)
+	all := Properties{
+		Flags:       PropContentType | PropContentEncoding | PropHeaders | PropDeliveryMode | PropPriority | PropCorrelationID | PropReplyTo | PropExpiration | PropMessageID | PropTimestamp | PropType | PropUserID | PropAppID | PropClusterID,
+		ContentType: []byte("t"), ContentEncoding: []byte("e"), Headers: headers, DeliveryMode: 2, Priority: 3,
+		CorrelationID: []byte("c"), ReplyTo: []byte("old"), Expiration: []byte("5"), MessageID: []byte("m"), Timestamp: 7,
+		Type: []byte("y"), UserID: []byte("u"), AppID: []byte("a"), ClusterID: []byte("l"),
+	}
+	flags := all.Flags
+	for f := uint16(1 << 15); f >= PropClusterID; f >>= 1 { // all, and all without each
+		all.Flags = flags&^f | PropReplyTo
+		all.ReplyTo = []byte("old")
+		before := all.Append(nil)
+		all.ReplyTo = []byte("a longer name")
+		want := all.Append(nil)
+		if got := WithReplyTo(before, "a longer name"); !bytes.Equal(got, want) {
+			t.Errorf("without %#x: %x\nwant %x", f, got, want)
+		}
+	}
+	for _, bad := range [][]byte{nil, {1}, {0, 0}, {0x02, 0}, {0x02, 0, 9, 'x'}, {0x20, 0, 0, 0}} {
+		if got := WithReplyTo(bad, "n"); !bytes.Equal(got, bad) {
+			t.Errorf("%x became %x", bad, got)
+		}
+	}
+}

@@ -3,77 +3,170 @@ package broker
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/auth"
 )
 
-// queueArgument is an argument that some RabbitMQ queue type knows. An argument of the
-// list works here, or is accepted because it cannot mean anything here, or is refused; one
-// outside the list is stored and ignored, as RabbitMQ does.
+// types is a set of queue types.
+type types uint8
+
+const (
+	classic types = 1 << ClassicQueue
+	quorum  types = 1 << QuorumQueue
+	stream  types = 1 << StreamQueue
+)
+
+func (s types) has(t QueueType) bool { return s&(1<<t) != 0 }
+
+// queueArgument is an argument that some queue type knows. For the others it is an error;
+// an argument that no type knows is stored and ignored, as RabbitMQ does.
 type queueArgument struct {
-	name    string
-	classic bool // classic queues take it; the others' are refused for them
+	name  string
+	types types
 	// check returns why a value is not acceptable, in RabbitMQ's words; "" if it is.
 	check func(v amqp.Value, args amqp.Table) string
-	built bool // it has its effect (or, as in RabbitMQ, none)
 }
 
-// queueArguments are all of them, in the order in which redeclarations compare. Texts and
-// rules are those of RabbitMQ's queue declaration.
+// queueArguments are all of them, in the order in which they are checked and compared.
+// Texts and rules are those of RabbitMQ 4.3, with these differences: classic queues also
+// take what RabbitMQ has for quorum queues only (delivery limit, at-least-once dead letters,
+// delayed retry; and the consumer timeout, which classic queues had until 4.2), and values
+// that RabbitMQ would store without a look are checked.
 var queueArguments = []queueArgument{
-	{"x-queue-type", true, checkQueueType, true},
-	{"x-queue-mode", true, accept, true}, // without effect since RabbitMQ 3.12
-	{"x-queue-version", true, checkQueueVersion, true},
-	{"x-queue-leader-locator", true, checkLocator, true}, // one node: always local
-	{"x-queue-master-locator", true, accept, false},
-	{"x-expires", true, checkExpires, false},
-	{"x-message-ttl", true, checkTTL, false},
-	{"x-dead-letter-exchange", true, accept, false}, // its type has an error of its own
-	{"x-dead-letter-routing-key", true, checkDeadLetterKey, false},
-	{"x-max-length", true, checkNonNegative, false},
-	{"x-max-length-bytes", true, checkNonNegative, false},
-	{"x-max-priority", true, checkMaxPriority, false},
-	{"x-overflow", true, checkOverflow, false},
-	{"x-single-active-consumer", true, checkBool, false},
-	{"x-dead-letter-strategy", false, accept, false},
-	{"x-delivery-limit", false, accept, false},
-	{"x-quorum-initial-group-size", false, accept, false},
-	{"x-quorum-target-group-size", false, accept, false},
-	{"x-consumer-timeout", false, accept, false},
-	{"x-consumer-disconnected-timeout", false, accept, false},
-	{"x-delayed-retry-type", false, accept, false},
-	{"x-delayed-retry-min", false, accept, false},
-	{"x-delayed-retry-max", false, accept, false},
-	{"x-member-placement-tag", false, accept, false},
-	{"x-max-in-memory-length", false, accept, false},
-	{"x-max-in-memory-bytes", false, accept, false},
-	{"x-max-age", false, accept, false},
-	{"x-stream-max-segment-size-bytes", false, accept, false},
-	{"x-stream-filter-size-bytes", false, accept, false},
-	{"x-initial-cluster-size", false, accept, false},
+	{"x-expires", classic | quorum, checkExpires},
+	{"x-message-ttl", classic | quorum, checkTTL},
+	{"x-dead-letter-exchange", classic | quorum, accept}, // its type has an error of its own
+	{"x-dead-letter-routing-key", classic | quorum, checkDeadLetterKey},
+	{"x-dead-letter-strategy", classic | quorum, oneOf("invalid_dlx_strategy", "at-most-once", "at-least-once")},
+	{"x-max-length", classic | quorum, checkNonNegative},
+	{"x-max-length-bytes", classic | quorum | stream, checkNonNegative},
+	{"x-max-in-memory-length", quorum, checkNonNegative}, // without effect since RabbitMQ 3.10
+	{"x-max-in-memory-bytes", quorum, checkNonNegative},
+	{"x-max-priority", classic, checkMaxPriority},
+	{"x-overflow", classic | quorum, oneOf("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx")},
+	{"x-queue-mode", classic, accept}, // without effect since RabbitMQ 3.12
+	{"x-queue-version", classic, checkQueueVersion},
+	{"x-single-active-consumer", classic | quorum, checkBool},
+	{"x-delivery-limit", classic | quorum, checkInteger},
+	{"x-consumer-timeout", classic | quorum, checkNonNegative},
+	{"x-consumer-disconnected-timeout", quorum, checkNonNegative}, // of consumers on other nodes
+	{"x-delayed-retry-type", classic | quorum, oneOf("invalid_delayed_retry_type", "disabled", "all", "failed", "returned")},
+	{"x-delayed-retry-min", classic | quorum, checkPositive},
+	{"x-delayed-retry-max", classic | quorum, checkPositive},
+	{argQueueType, classic | quorum | stream, accept}, // checked before
+	{"x-quorum-initial-group-size", quorum, checkPositive},
+	{"x-max-age", stream, checkMaxAge},
+	{"x-stream-max-segment-size-bytes", stream, checkNonNegative},
+	{"x-stream-filter-size-bytes", stream, checkNonNegative},
+	{"x-initial-cluster-size", stream, checkPositive},
+	// One node: whatever they ask for, it is here.
+	{"x-queue-leader-locator", classic | quorum | stream, oneOf("invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders", "min-masters")},
+	{"x-queue-master-locator", classic, accept},
+}
+
+// notBuilt are the types and settings that this version refuses, by the names that
+// arguments (with "x-" before them) and policies give them. A line goes with the change that
+// gives the setting its effect.
+var notBuilt = map[string]bool{
+	"queue-type=quorum":             true,
+	"queue-type=stream":             true,
+	"expires":                       true,
+	"message-ttl":                   true,
+	"dead-letter-exchange":          true,
+	"dead-letter-routing-key":       true,
+	"dead-letter-strategy":          true,
+	"max-length":                    true,
+	"max-length-bytes":              true,
+	"max-priority":                  true,
+	"overflow":                      true,
+	"single-active-consumer":        true,
+	"delivery-limit":                true,
+	"consumer-timeout":              true,
+	"delayed-retry-type":            true,
+	"delayed-retry-min":             true,
+	"delayed-retry-max":             true,
+	"max-age":                       true,
+	"stream-max-segment-size-bytes": true,
+	"stream-filter-size-bytes":      true,
+}
+
+// checkDeadLettering checks the one argument that asks for rights: a queue's dead letters
+// are read from it and written to the exchange.
+func (v *VHost) checkDeadLettering(a Actor, d QueueDeclare) *amqp.Error {
+	dlx, ok := d.Arguments.Get("x-dead-letter-exchange")
+	if !ok {
+		return nil
+	}
+	if dlx.Kind() != amqp.KindString {
+		return amqp.PreconditionFailed("invalid type '%s' for arg 'x-dead-letter-exchange' in %s", dlx.TypeName(), v.resource(QueueResource, d.Name))
+	}
+	if err := a.Can(auth.Read, QueueResource, d.Name); err != nil {
+		return err
+	}
+	return a.Can(auth.Write, ExchangeResource, dlx.Text())
 }
 
 // checkQueueArguments refuses arguments that are malformed, belong to another queue type,
-// or would not have their effect.
+// or would not have their effect. The type is in the arguments, see withType.
 func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 	what := v.resource(QueueResource, d.Name)
-	if dlx, ok := d.Arguments.Get("x-dead-letter-exchange"); ok && dlx.Kind() != amqp.KindString {
-		return amqp.PreconditionFailed("invalid type '%s' for arg 'x-dead-letter-exchange' in %s", dlx.TypeName(), what)
+	invalid := func(name, why string) *amqp.Error {
+		return amqp.PreconditionFailed("invalid arg '%s' for %s: %s", name, what, why)
+	}
+	kind, _ := d.Arguments.Get(argQueueType)
+	if why := checkQueueType(kind); why != "" {
+		return invalid(argQueueType, why)
+	}
+	t := typeOf(d.Arguments)
+	for i := range queueArguments {
+		arg := &queueArguments[i]
+		value, ok := d.Arguments.Get(arg.name)
+		if !ok || !arg.types.has(t) {
+			continue
+		}
+		if why := arg.check(value, d.Arguments); why != "" {
+			return invalid(arg.name, why)
+		}
 	}
 	for _, f := range d.Arguments {
 		i := slices.IndexFunc(queueArguments, func(a queueArgument) bool { return a.name == f.Name })
-		if i < 0 {
+		if i >= 0 && !queueArguments[i].types.has(t) {
+			return amqp.PreconditionFailed("invalid arg '%s' for %s of queue type %s", f.Name, what, t.module())
+		}
+	}
+	if t == StreamQueue {
+		if err := checkStreamSizes(d.Arguments); err != nil {
+			return err
+		}
+	}
+	if notBuilt["queue-type="+t.String()] {
+		return invalid(argQueueType, "not supported by this broker yet")
+	}
+	for _, f := range d.Arguments {
+		if notBuilt[strings.TrimPrefix(f.Name, "x-")] {
+			return invalid(f.Name, "not supported by this broker yet")
+		}
+	}
+	return nil
+}
+
+// checkArgumentsEquivalent compares the arguments that queues of the existing queue's type
+// know; others are not compared.
+func (v *VHost) checkArgumentsEquivalent(name string, received, current amqp.Table) *amqp.Error {
+	t := typeOf(current)
+	for _, arg := range queueArguments {
+		if !arg.types.has(t) {
 			continue
 		}
-		arg := &queueArguments[i]
-		if !arg.classic {
-			return amqp.PreconditionFailed("invalid arg '%s' for %s of queue type rabbit_classic_queue", arg.name, what)
+		if arg.name == argQueueType {
+			if r, _ := received.Get(argQueueType); r.Text() == t.String() {
+				continue // the existing queue may be from before the type was always there
+			}
 		}
-		if why := arg.check(f.Value, d.Arguments); why != "" {
-			return amqp.PreconditionFailed("invalid arg '%s' for %s: %s", arg.name, what, why)
-		}
-		if !arg.built {
-			return amqp.PreconditionFailed("invalid arg '%s' for %s: not supported by this broker yet", arg.name, what)
+		if err := checkArgument(arg.name, v.resource(QueueResource, name), received, current); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -81,55 +174,61 @@ func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 
 func accept(amqp.Value, amqp.Table) string { return "" }
 
-func checkQueueType(v amqp.Value, _ amqp.Table) string {
-	switch {
-	case v.Kind() != amqp.KindString:
-		return fmt.Sprintf(`"expected longstr, got %s"`, v.TypeName())
-	case v.Text() == "classic":
-		return ""
-	case v.Text() == "quorum" || v.Text() == "stream":
-		return "not supported by this broker yet"
+func unacceptable(v amqp.Value) string { return "{unacceptable_type," + v.TypeName() + "}" }
+
+func checkQueueType(v amqp.Value) string {
+	if v.Kind() != amqp.KindString {
+		return unacceptable(v)
 	}
-	return fmt.Sprintf(`"unsupported queue type '%s'"`, v.Text())
+	if _, ok := parseQueueType(v.Text()); !ok {
+		return fmt.Sprintf(`"unsupported queue type '%s'"`, v.Text())
+	}
+	return ""
 }
 
-func checkQueueVersion(v amqp.Value, _ amqp.Table) string {
-	n, ok := v.Int()
-	switch {
-	case !ok:
-		return fmt.Sprintf(`"expected integer, got %s"`, v.TypeName())
-	case n != 2:
+func checkQueueVersion(v amqp.Value, args amqp.Table) string {
+	if why := checkInteger(v, args); why != "" {
+		return why
+	}
+	if n, _ := v.Int(); n != 2 {
 		return fmt.Sprintf(`"unsupported queue version '%d'"`, n)
 	}
 	return ""
 }
 
-func checkLocator(v amqp.Value, _ amqp.Table) string {
-	if v.Kind() != amqp.KindString {
-		return fmt.Sprintf("{unacceptable_type,%s}", v.TypeName())
-	}
-	switch v.Text() {
-	case "client-local", "balanced", "random", "least-leaders", "min-masters":
+// oneOf makes a check for a string out of a list; otherwise is what any other is called.
+func oneOf(otherwise string, list ...string) func(amqp.Value, amqp.Table) string {
+	return func(v amqp.Value, _ amqp.Table) string {
+		switch {
+		case v.Kind() != amqp.KindString:
+			return unacceptable(v)
+		case !slices.Contains(list, v.Text()):
+			return otherwise
+		}
 		return ""
 	}
-	return "invalid_queue_locator_arg"
 }
 
-// integer takes an integer apart; why is the refusal of any other type.
-func integer(v amqp.Value) (n int64, why string) {
-	n, ok := v.Int()
-	if !ok {
-		return 0, fmt.Sprintf(`"expected integer, got %s"`, v.TypeName())
+func checkInteger(v amqp.Value, _ amqp.Table) string {
+	if !v.IsInt() {
+		return fmt.Sprintf(`"expected integer, got %s"`, v.TypeName())
 	}
-	return n, ""
+	return ""
 }
 
-func checkNonNegative(v amqp.Value, _ amqp.Table) string {
-	n, why := integer(v)
-	if why == "" && n < 0 {
+func checkNonNegative(v amqp.Value, args amqp.Table) string {
+	why := checkInteger(v, args)
+	if n, _ := v.Int(); why == "" && n < 0 {
 		return fmt.Sprintf("{value_negative,%d}", n)
 	}
 	return why
+}
+
+func checkPositive(v amqp.Value, args amqp.Table) string {
+	if n, ok := v.Int(); ok && n == 0 {
+		return "{value_zero,0}"
+	}
+	return checkNonNegative(v, args)
 }
 
 // MaxMillis is ten years, the longest time to live RabbitMQ takes.
@@ -144,8 +243,8 @@ func checkTTL(v amqp.Value, args amqp.Table) string {
 }
 
 func checkExpires(v amqp.Value, args amqp.Table) string {
-	if n, ok := v.Int(); ok && n == 0 {
-		return "{value_zero,0}"
+	if why := checkPositive(v, args); why != "" {
+		return why
 	}
 	return checkTTL(v, args)
 }
@@ -160,25 +259,24 @@ func checkMaxPriority(v amqp.Value, args amqp.Table) string {
 
 func checkBool(v amqp.Value, _ amqp.Table) string {
 	if v.Kind() != amqp.KindBool {
-		return fmt.Sprintf("{unacceptable_type,%s}", v.TypeName())
+		return unacceptable(v)
 	}
 	return ""
 }
 
-func checkOverflow(v amqp.Value, _ amqp.Table) string {
+func checkMaxAge(v amqp.Value, _ amqp.Table) string {
 	if v.Kind() != amqp.KindString {
-		return fmt.Sprintf("{unacceptable_type,%s}", v.TypeName())
+		return unacceptable(v)
 	}
-	switch v.Text() {
-	case "drop-head", "reject-publish", "reject-publish-dlx":
-		return ""
+	if _, ok := parseAge(v.Text()); !ok {
+		return "invalid_max_age"
 	}
-	return "invalid_overflow"
+	return ""
 }
 
 func checkDeadLetterKey(v amqp.Value, args amqp.Table) string {
 	if v.Kind() != amqp.KindString {
-		return fmt.Sprintf("{unacceptable_type,%s}", v.TypeName())
+		return unacceptable(v)
 	}
 	if _, ok := args.Get("x-dead-letter-exchange"); !ok {
 		return "routing_key_but_no_dlx_defined"
@@ -186,16 +284,23 @@ func checkDeadLetterKey(v amqp.Value, args amqp.Table) string {
 	return ""
 }
 
-func queueType(args amqp.Table) string {
-	if t, ok := args.Get("x-queue-type"); ok {
-		return t.Text()
-	}
-	return "classic"
-}
+// The sizes that streams allow, as RabbitMQ's.
+const (
+	maxSegmentBytes                = 3_000_000_000
+	minFilterBytes, maxFilterBytes = 16, 255
+)
 
-func (v *VHost) checkQueueLimit(name string) *amqp.Error {
-	if limit := v.broker.limits.MaxQueuesPerVHost; limit > 0 && len(v.queues) >= limit {
-		return amqp.PreconditionFailed("cannot declare queue '%s': queue limit in vhost '%s' (%d) is reached", name, v.name, limit)
+// checkStreamSizes has RabbitMQ's texts, which name neither queue nor vhost.
+func checkStreamSizes(args amqp.Table) *amqp.Error {
+	if v, ok := args.Get("x-stream-max-segment-size-bytes"); ok {
+		if n, _ := v.Int(); n > maxSegmentBytes {
+			return amqp.PreconditionFailed("Exceeded max value for x-stream-max-segment-size-bytes")
+		}
+	}
+	if v, ok := args.Get("x-stream-filter-size-bytes"); ok {
+		if n, _ := v.Int(); n < minFilterBytes || n > maxFilterBytes {
+			return amqp.PreconditionFailed("Invalid value for x-stream-filter-size-bytes")
+		}
 	}
 	return nil
 }

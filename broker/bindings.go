@@ -89,9 +89,12 @@ func (v *VHost) Unbind(a Actor, s BindingSpec) *amqp.Error {
 	return wait(ticket)
 }
 
-// mayBind checks rights in RabbitMQ's order: write on the destination, the default
+// mayBind checks in RabbitMQ's order: reply addresses, write on the destination, the default
 // exchange, read on the source, the topic right.
 func (v *VHost) mayBind(a Actor, s BindingSpec) *amqp.Error {
+	if s.Kind == QueueResource && IsReplyAddress(s.Destination) {
+		return amqp.AccessRefused("cannot bind or unbind to a volatile (direct reply-to) queue")
+	}
 	if err := a.Can(auth.Write, s.Kind, s.Destination); err != nil {
 		return err
 	}

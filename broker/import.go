@@ -163,7 +163,8 @@ func (im *importer) checkExchange(x definitions.Exchange) {
 }
 
 func queueDeclare(q definitions.Queue) QueueDeclare {
-	return QueueDeclare{Name: q.Name, Durable: q.Durable, AutoDelete: q.AutoDelete, Arguments: q.Arguments}
+	d := QueueDeclare{Name: q.Name, Durable: q.Durable, AutoDelete: q.AutoDelete, Arguments: q.Arguments}
+	return d.withType(ClassicQueue)
 }
 
 func (im *importer) checkQueue(q definitions.Queue) {
@@ -180,7 +181,7 @@ func (im *importer) checkQueue(q definitions.Queue) {
 	if strings.HasPrefix(q.Name, "amq.") && !strings.HasPrefix(q.Name, "amq.gen-") {
 		im.problem("%s: reserved name", v.resource(QueueResource, q.Name))
 	}
-	if err := v.checkQueueArguments(queueDeclare(q)); err != nil {
+	if err := v.checkNewQueue(System{}, queueDeclare(q)); err != nil {
 		im.problem("%s", err.Text)
 	}
 }

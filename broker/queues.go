@@ -28,6 +28,9 @@ type QueueDeclare struct {
 // stored, whatever durable said.
 func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Name = stripNewlines(d.Name); d.Name == "" {
+		if t := typeOf(d.Arguments); t != ClassicQueue {
+			return nil, amqp.PreconditionFailed("Cannot declare a server-named queue for type %s", t.module())
+		}
 		d.Name = serverName("amq.gen-")
 	} else if strings.HasPrefix(d.Name, "amq.") {
 		return nil, amqp.AccessRefused("queue name '%s' contains reserved prefix 'amq.*'", d.Name)
@@ -39,6 +42,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 		d.Durable = false
 	}
 	v.mu.Lock()
+	d = d.withType(ClassicQueue)
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
@@ -47,17 +51,34 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 		}
 		return q, err
 	}
-	err := v.checkQueueArguments(d)
-	if err == nil {
-		err = v.checkQueueLimit(d.Name)
-	}
-	if err != nil {
+	if err := v.checkNewQueue(a, d); err != nil {
 		v.mu.Unlock()
 		return nil, err
 	}
 	q, ticket := v.createQueueLocked(a, d)
 	v.mu.Unlock()
 	return q, wait(ticket)
+}
+
+// checkNewQueue checks what only matters for a queue that does not exist yet, in RabbitMQ's order.
+func (v *VHost) checkNewQueue(a Actor, d QueueDeclare) *amqp.Error {
+	if err := v.checkDeadLettering(a, d); err != nil {
+		return err
+	}
+	if err := v.checkQueueArguments(d); err != nil {
+		return err
+	}
+	if err := v.checkQueueLimit(d.Name); err != nil {
+		return err
+	}
+	return v.checkProperties(typeOf(d.Arguments), d)
+}
+
+func (v *VHost) checkQueueLimit(name string) *amqp.Error {
+	if limit := v.broker.limits.MaxQueuesPerVHost; limit > 0 && len(v.queues) >= limit {
+		return amqp.PreconditionFailed("cannot declare queue '%s': queue limit in vhost '%s' (%d) is reached", name, v.name, limit)
+	}
+	return nil
 }
 
 func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {
@@ -113,7 +134,7 @@ func (v *VHost) locked(name string) *amqp.Error {
 }
 
 // checkQueueEquivalent: ownership first, then durable, auto_delete, then each argument that
-// classic queues know. Arguments that no queue type knows are not compared.
+// queues of its type know.
 func (v *VHost) checkQueueEquivalent(a Actor, q Queue, d QueueDeclare) *amqp.Error {
 	have := q.About()
 	if have.Exclusive() != d.Exclusive {
@@ -129,15 +150,7 @@ func (v *VHost) checkQueueEquivalent(a Actor, q Queue, d QueueDeclare) *amqp.Err
 	if have.AutoDelete != d.AutoDelete {
 		return inequivalentFlag("auto_delete", what, d.AutoDelete, have.AutoDelete)
 	}
-	for _, arg := range queueArguments {
-		if arg.name == "x-queue-type" && queueType(d.Arguments) == queueType(have.Arguments) {
-			continue // absent is classic
-		}
-		if err := checkArgument(arg.name, what, d.Arguments, have.Arguments); err != nil {
-			return err
-		}
-	}
-	return nil
+	return v.checkArgumentsEquivalent(have.Name, d.Arguments, have.Arguments)
 }
 
 func inequivalentFlag(name, what string, received, current bool) *amqp.Error {

@@ -22,6 +22,20 @@ type Route struct {
 	ExtraKeys  []string // from the CC and BCC headers
 	Queues     []Queue
 	lasting    int32 // how many of Queues have a store
+	replies    []*ReplyConsumer
+	address    bool // a key is a reply address, whether or not its consumer is still there
+}
+
+// Unroutable reports whether a mandatory message must be returned. A reply address counts as
+// a destination even if the requester is gone.
+func (rt *Route) Unroutable() bool { return len(rt.Queues) == 0 && !rt.address }
+
+// Clone returns a route that outlives the next use of its Router.
+func (rt *Route) Clone() Route {
+	c := *rt
+	c.Queues = slices.Clone(rt.Queues)
+	c.replies = slices.Clone(rt.replies)
+	return c
 }
 
 // Router finds routes for one channel and remembers them until the topology changes. It
@@ -55,6 +69,11 @@ func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Ro
 			return nil, err
 		}
 	}
+	if len(keys) == 0 && len(exchangeName) == 0 {
+		if c, ok := r.vhost.replyConsumer(routingKey); ok {
+			return r.reply(c, routingKey), nil
+		}
+	}
 	r.cacheKey = append(append(append(r.cacheKey[:0], byte(len(exchangeName))), exchangeName...), routingKey...)
 	if len(keys) == 0 {
 		if rt, ok := r.cache[string(r.cacheKey)]; ok {
@@ -62,6 +81,20 @@ func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Ro
 		}
 	}
 	return r.find(string(exchangeName), string(routingKey), keys, p)
+}
+
+// reply is the route of a direct reply. It is looked up every time: requesters come and go
+// faster than the topology changes.
+func (r *Router) reply(c *ReplyConsumer, routingKey []byte) *Route {
+	rt := &r.extra
+	*rt = Route{Queues: rt.Queues[:0], replies: rt.replies[:0], address: true}
+	if c == nil {
+		rt.RoutingKey = string(routingKey)
+		return rt
+	}
+	rt.RoutingKey = c.address
+	rt.replies = append(rt.replies, c)
+	return rt
 }
 
 func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *amqp.Properties) (*Route, *amqp.Error) {
@@ -84,7 +117,10 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 		rt = new(Route)
 		r.cache[string(r.cacheKey)] = rt
 	}
-	*rt = Route{Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys, Queues: append(rt.Queues[:0], w.queues.list...)}
+	*rt = Route{
+		Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys,
+		Queues: append(rt.Queues[:0], w.queues.list...), replies: append(rt.replies[:0], w.replies.list...), address: w.address,
+	}
 	for _, q := range rt.Queues {
 		if q.Lasts() {
 			rt.lasting++
@@ -108,6 +144,9 @@ func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
 	for _, q := range rt.Queues {
 		q.Publish(m, w)
 	}
+	for _, c := range rt.replies {
+		c.reply(m, w)
+	}
 	if stores {
 		m.Done()
 	}
@@ -125,6 +164,8 @@ type walk struct {
 	exchanges  distinct[*Exchange] // visited and to visit
 	matched    []exchange.Destination
 	queues     distinct[Queue]
+	replies    distinct[*ReplyConsumer]
+	address    bool // a key is a reply address
 }
 
 func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Properties) {
@@ -134,6 +175,8 @@ func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Pr
 	w.message = exchange.Message{}
 	w.exchanges.reset()
 	w.queues.reset()
+	w.replies.reset()
+	w.address = false
 }
 
 func (w *walk) follow(first *Exchange) {
@@ -178,13 +221,19 @@ func (w *walk) evaluate(x *Exchange) bool {
 	return len(w.matched) > 0
 }
 
-// evaluateDefault: every queue is bound to the default exchange by its name.
+// evaluateDefault: every queue is bound to the default exchange by its name, and every reply
+// consumer by its address.
 func (w *walk) evaluateDefault() bool {
 	found := false
 	for _, k := range w.keys {
 		if q, ok := w.vhost.queues[k]; ok {
 			w.queues.add(q)
 			found = true
+		} else if c, ok := w.vhost.replyConsumer([]byte(k)); ok {
+			w.address, found = true, true
+			if c != nil {
+				w.replies.add(c)
+			}
 		}
 	}
 	return found

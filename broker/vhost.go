@@ -23,6 +23,8 @@ type VHost struct {
 	exclusive map[uint64]map[Queue]struct{}                   // by owning connection
 	last      *storage.Ticket                                 // of the newest change that is to last
 
+	replies replies
+
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
 	generation atomic.Uint64

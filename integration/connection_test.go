@@ -28,9 +28,6 @@ func TestServerProperties(t *testing.T) {
 		"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify", "connection.blocked",
 		"consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to",
 	} {
-		if name == "direct_reply_to" && sut.settmq && capabilities[name] == nil {
-			continue // known difference "direct-reply-to"
-		}
 		if capabilities[name] != true {
 			t.Errorf("capability %s is %#v", name, capabilities[name])
 		}

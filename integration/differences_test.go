@@ -112,10 +112,10 @@ var differences = []difference{
 		shown:  func(target) bool { return true },
 	},
 	{
-		id:     "direct-reply-to",
-		rabbit: "serves amq.rabbitmq.reply-to and says so in its capabilities",
-		settmq: "does neither yet",
-		why:    "a capability that is advertised must be there",
+		id:     "classic-queue-arguments",
+		rabbit: "4.3 refuses x-delivery-limit, x-dead-letter-strategy, x-delayed-retry-* and x-consumer-timeout for classic queues",
+		settmq: "serves them for classic queues as for quorum queues",
+		why:    "poison messages and lost dead letters are no matter of replication",
 		shown:  func(target) bool { return true },
 	},
 }

@@ -160,17 +160,58 @@ func TestQueueArgumentRefusals(t *testing.T) {
 		{amqp.Table{"x-single-active-consumer": "true"}, fmt.Sprintf(invalid, "x-single-active-consumer", "{unacceptable_type,longstr}")},
 		{amqp.Table{"x-queue-type": "lazy"}, fmt.Sprintf(invalid, "x-queue-type", `"unsupported queue type 'lazy'"`)},
 		{amqp.Table{"x-queue-version": int32(1)}, fmt.Sprintf(invalid, "x-queue-version", `"unsupported queue version '1'"`)},
-		{amqp.Table{"x-delivery-limit": int32(5)}, fmt.Sprintf(foreign, "x-delivery-limit", "rabbit_classic_queue")},
+		{amqp.Table{"x-queue-type": int32(1)}, fmt.Sprintf(invalid, "x-queue-type", "{unacceptable_type,signedint}")},
+		{amqp.Table{"x-queue-version": "2"}, fmt.Sprintf(invalid, "x-queue-version", `"expected integer, got longstr"`)},
+		{amqp.Table{"x-queue-leader-locator": "here"}, fmt.Sprintf(invalid, "x-queue-leader-locator", "invalid_queue_locator_arg")},
+		{amqp.Table{"x-quorum-initial-group-size": int32(3)}, fmt.Sprintf(foreign, "x-quorum-initial-group-size", "rabbit_classic_queue")},
 		{amqp.Table{"x-max-age": "1D"}, fmt.Sprintf(foreign, "x-max-age", "rabbit_classic_queue")},
+		// An argument with a bad value goes before one that does not belong here.
+		{amqp.Table{"x-max-age": "1D", "x-max-length": int32(-1)}, fmt.Sprintf(invalid, "x-max-length", "{value_negative,-1}")},
+
+		{amqp.Table{"x-queue-type": "quorum", "x-max-priority": int32(5)}, fmt.Sprintf(foreign, "x-max-priority", "rabbit_quorum_queue")},
+		{amqp.Table{"x-queue-type": "quorum", "x-queue-mode": "lazy"}, fmt.Sprintf(foreign, "x-queue-mode", "rabbit_quorum_queue")},
+		{amqp.Table{"x-queue-type": "quorum", "x-max-age": "1D"}, fmt.Sprintf(foreign, "x-max-age", "rabbit_quorum_queue")},
+		{amqp.Table{"x-queue-type": "quorum", "x-dead-letter-strategy": "once"}, fmt.Sprintf(invalid, "x-dead-letter-strategy", "invalid_dlx_strategy")},
+		{amqp.Table{"x-queue-type": "quorum", "x-quorum-initial-group-size": int32(0)}, fmt.Sprintf(invalid, "x-quorum-initial-group-size", "{value_zero,0}")},
+		{amqp.Table{"x-queue-type": "quorum", "x-consumer-timeout": int32(-1)}, fmt.Sprintf(invalid, "x-consumer-timeout", "{value_negative,-1}")},
+
+		{amqp.Table{"x-queue-type": "stream", "x-message-ttl": int32(5)}, fmt.Sprintf(foreign, "x-message-ttl", "rabbit_stream_queue")},
+		{amqp.Table{"x-queue-type": "stream", "x-max-length": int32(5)}, fmt.Sprintf(foreign, "x-max-length", "rabbit_stream_queue")},
+		{amqp.Table{"x-queue-type": "stream", "x-dead-letter-exchange": "x"}, fmt.Sprintf(foreign, "x-dead-letter-exchange", "rabbit_stream_queue")},
+		{amqp.Table{"x-queue-type": "stream", "x-single-active-consumer": true}, fmt.Sprintf(foreign, "x-single-active-consumer", "rabbit_stream_queue")},
+		{amqp.Table{"x-queue-type": "stream", "x-max-age": "5x"}, fmt.Sprintf(invalid, "x-max-age", "invalid_max_age")},
+		{amqp.Table{"x-queue-type": "stream", "x-max-age": "0D"}, fmt.Sprintf(invalid, "x-max-age", "invalid_max_age")},
+		{amqp.Table{"x-queue-type": "stream", "x-max-age": "D"}, fmt.Sprintf(invalid, "x-max-age", "invalid_max_age")},
+		{amqp.Table{"x-queue-type": "stream", "x-max-age": int32(5)}, fmt.Sprintf(invalid, "x-max-age", "{unacceptable_type,signedint}")},
+		{amqp.Table{"x-queue-type": "stream", "x-initial-cluster-size": int32(0)}, fmt.Sprintf(invalid, "x-initial-cluster-size", "{value_zero,0}")},
+		{amqp.Table{"x-queue-type": "stream", "x-stream-max-segment-size-bytes": int64(3000000001)}, "PRECONDITION_FAILED - Exceeded max value for x-stream-max-segment-size-bytes"},
+		{amqp.Table{"x-queue-type": "stream", "x-stream-filter-size-bytes": int32(15)}, "PRECONDITION_FAILED - Invalid value for x-stream-filter-size-bytes"},
 	}
 	var table []refusal
 	for _, c := range cases {
-		for arg, value := range c.args {
-			table = append(table, refusal{
-				name: fmt.Sprintf("%s=%v", arg, value), code: 406, text: c.text,
-				do: func(_ *testing.T, s *scene) { _, _ = s.ch.QueueDeclare(s.q, true, false, false, false, c.args) },
-			})
+		table = append(table, refusal{
+			name: fmt.Sprint(c.args), code: 406, text: c.text,
+			do: func(_ *testing.T, s *scene) { _, _ = s.ch.QueueDeclare(s.q, true, false, false, false, c.args) },
+		})
+	}
+	for _, kind := range []string{"quorum", "stream"} {
+		args := amqp.Table{"x-queue-type": kind}
+		property := func(name string) string {
+			return "PRECONDITION_FAILED - invalid property '" + name + "' for queue '{q}' in vhost '{vhost}'"
 		}
+		table = append(table,
+			refusal{name: kind + " without a name", code: 406, text: "PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_" + kind + "_queue", do: func(_ *testing.T, s *scene) {
+				_, _ = s.ch.QueueDeclare("", true, false, false, false, args)
+			}},
+			refusal{name: "transient " + kind, code: 406, text: property("non-durable"), do: func(_ *testing.T, s *scene) {
+				_, _ = s.ch.QueueDeclare(s.q, false, false, false, false, args)
+			}},
+			refusal{name: "auto-delete " + kind, code: 406, text: property("auto-delete"), do: func(_ *testing.T, s *scene) {
+				_, _ = s.ch.QueueDeclare(s.q, false, true, false, false, args)
+			}},
+			refusal{name: "exclusive " + kind, code: 406, text: property("exclusive-owner"), do: func(_ *testing.T, s *scene) {
+				_, _ = s.ch.QueueDeclare(s.q, true, false, true, false, args)
+			}})
 	}
 	refuse(t, table)
 }
@@ -187,6 +228,7 @@ func TestQueueRedeclareIsEquivalent(t *testing.T) {
 		{"unknown arguments", amqp.Table{"x-mine": "1"}, amqp.Table{"x-yours": "2"}},
 		{"queue type spelt out", nil, amqp.Table{"x-queue-type": "classic"}},
 		{"queue type left out", amqp.Table{"x-queue-type": "classic"}, nil},
+		{"queue mode and version", amqp.Table{"x-queue-mode": "lazy", "x-queue-version": int32(2)}, amqp.Table{"x-queue-mode": "lazy", "x-queue-version": int64(2)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -45,8 +45,8 @@ func (q *Queue) refillLocked() {
 		return
 	}
 	if len(q.consumers) > 0 || len(q.waiters) > 0 {
-		if from, ok := q.m.NeedsLoad(headWindow); ok {
-			q.Pager.load(q, from)
+		if want := q.m.NeedsLoad(headWindow); want != nil {
+			q.Pager.load(q, want)
 		}
 		q.extendLocked()
 	}
@@ -177,7 +177,7 @@ func (q *Queue) PageOut(want uint64) (freed uint64) {
 	return freed
 }
 
-// loaded takes a page that the pager read for the machine's request from.
+// loaded takes a page that the pager read for the machine's request.
 func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	var w Wakes
 	q.mu.Lock()

@@ -133,7 +133,7 @@ func newConfirms() *confirms {
 	return c
 }
 
-func (c *confirms) Confirm(seqs []uint64) {
+func (c *confirms) Confirm(seqs []uint64, _ bool) {
 	c.mu.Lock()
 	for _, seq := range seqs {
 		c.seen[seq]++
@@ -204,7 +204,7 @@ func (s *sink) Cancelled(*Consumer) {
 	s.cond.Broadcast()
 }
 
-func (s *sink) Wake() {
+func (s *sink) Wake(bool) {
 	s.mu.Lock()
 	s.woken++
 	s.mu.Unlock()

@@ -3,12 +3,14 @@ package queue
 import (
 	"sync"
 
+	"github.com/settmq/settmq/queue/fifo"
 	"github.com/settmq/settmq/storage"
 )
 
 const (
 	pageItems = 2048    // most messages read back at once
 	pageBytes = 1 << 20 // and about as many body bytes
+	pageGap   = 64      // unwanted messages that are rather read than jumped over
 )
 
 // Pager reads pages of queues back from disk on a few goroutines of its own, so that no
@@ -24,7 +26,7 @@ type Pager struct {
 
 type read struct {
 	q    *Queue
-	from uint64
+	want []fifo.Interval // the machine's, until the queue has taken the page
 }
 
 // NewPager starts a pager with the given number of goroutines.
@@ -49,10 +51,10 @@ func (p *Pager) Close() {
 }
 
 // load asks for a page of q; called with q's lock held.
-func (p *Pager) load(q *Queue, from uint64) {
+func (p *Pager) load(q *Queue, want []fifo.Interval) {
 	p.mu.Lock()
 	if !p.closed {
-		p.reads = append(p.reads, read{q, from})
+		p.reads = append(p.reads, read{q, want})
 	}
 	p.mu.Unlock()
 	p.ready.Signal()
@@ -78,8 +80,35 @@ func (p *Pager) run() {
 			next uint64
 			err  error
 		)
-		items, next, err = r.q.Store.Read(items[:0], r.from, pageItems, pageBytes)
+		items, next, err = r.page(items[:0])
 		r.q.loaded(items, next, err)
 		clear(items)
 	}
+}
+
+// page reads what is wanted, as much as belongs in one page. next is the first sequence number
+// not covered.
+func (r *read) page(items []storage.Stored) (_ []storage.Stored, next uint64, err error) {
+	bytes := pageBytes
+	for i := 0; i < len(r.want); {
+		next = max(next, r.want[i].From)
+		to := r.want[i].To
+		for i++; i < len(r.want) && r.want[i].From <= to+pageGap; i++ {
+			to = r.want[i].To
+		}
+		for next < to {
+			room := min(pageItems-len(items), int(min(to-next, pageItems)))
+			if room <= 0 || bytes <= 0 {
+				return items, next, nil
+			}
+			before, from := len(items), next
+			if items, next, err = r.q.Store.Read(items, from, room, bytes); err != nil || next == from {
+				return items, next, err
+			}
+			for _, it := range items[before:] {
+				bytes -= len(it.Message.Body)
+			}
+		}
+	}
+	return items, next, nil
 }

@@ -190,7 +190,7 @@ func (q *Queue) Ack(seqs []uint64, w *Wakes) {
 func (q *Queue) Requeue(seqs []uint64, w *Wakes) {
 	q.mu.Lock()
 	for _, seq := range seqs {
-		q.m.Requeue(seq)
+		q.m.Requeue(seq, false)
 	}
 	q.pumpLocked(w)
 	q.mu.Unlock()

@@ -58,26 +58,34 @@ type Consumer struct {
 
 // Waker is a connection's writer.
 type Waker interface {
-	// Wake makes the writer look at its outbox. It does not block.
-	Wake()
+	// Wake makes the writer look at its outbox. It does not block. alone says that the
+	// caller wakes nobody else: what a small write costs is then less than a change of
+	// goroutines.
+	Wake(alone bool)
 }
 
 // Wakes collects the writers that a burst of work has to wake, so that a connection which
 // got fifty deliveries is woken once. It belongs to one goroutine.
 type Wakes struct {
-	list []Waker
+	list   []Waker
+	shared bool
 }
 
 // Add remembers o. The caller makes sure that it is added once per wake (the outbox keeps
 // a flag for it).
 func (w *Wakes) Add(o Waker) { w.list = append(w.list, o) }
 
+// Share notes that somebody else was woken meanwhile, the store's committer for one: nobody is
+// woken alone by the next Flush, for what the caller does then holds the other one up.
+func (w *Wakes) Share() { w.shared = true }
+
 // Flush wakes all that were added and forgets them. Call it at the end of a burst and
 // before anything that may block.
 func (w *Wakes) Flush() {
+	alone := len(w.list) == 1 && !w.shared
 	for i, o := range w.list {
-		o.Wake()
+		o.Wake(alone)
 		w.list[i] = nil
 	}
-	w.list = w.list[:0]
+	w.list, w.shared = w.list[:0], false
 }

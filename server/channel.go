@@ -23,6 +23,7 @@ type channel struct {
 	tx        *transaction
 	confirm   bool // confirm mode
 	lastWrite lastWritten
+	replies   *replyConsumer // nil: none
 
 	mu           sync.Mutex // after a queue's lock, before the outbox's
 	gone         bool       // no deliveries, no confirms any more; guarded by mu, as all below
@@ -84,23 +85,35 @@ func (ch *channel) Cancelled(c *queue.Consumer) {
 }
 
 // Confirm implements storage.Confirmer. The store's committer calls it.
-func (ch *channel) Confirm(seqs []uint64) { ch.settlePublishes(seqs, true, nil) }
+func (ch *channel) Confirm(seqs []uint64, alone bool) {
+	if ch.settlePublishes(seqs, true) {
+		ch.conn.out.Wake(alone)
+	}
+}
 
-// settlePublishes notes outcomes of publishes; the writer turns them into acks. w is nil
-// when another goroutine than the reader calls.
-func (ch *channel) settlePublishes(seqs []uint64, ok bool, w *queue.Wakes) {
+// settleHere is the outcome of a publish that the reader knows.
+func (ch *channel) settleHere(seq uint64, ok bool) {
+	if ch.settlePublishes([]uint64{seq}, ok) {
+		ch.conn.wakes.Add(ch.conn.out)
+	}
+}
+
+// settlePublishes notes outcomes of publishes; the writer turns them into acks. It reports
+// whether the caller has to wake the writer.
+func (ch *channel) settlePublishes(seqs []uint64, ok bool) (wake bool) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if ch.gone {
-		return
+		return false
 	}
 	for _, seq := range seqs {
 		ch.confirms.settle(seq, ok)
 	}
-	if !ch.confirming && ch.confirms.pending() {
-		ch.confirming = true
-		ch.conn.out.confirm(ch, w)
+	if ch.confirming || !ch.confirms.pending() {
+		return false
 	}
+	ch.confirming = true
+	return ch.conn.out.confirm(ch)
 }
 
 // sendConfirms encodes the acks that are due. The writer calls it, and the reader before a
@@ -113,7 +126,7 @@ func (ch *channel) sendConfirms() {
 		return
 	}
 	if ch.conn.out.appendRaw(func(b []byte) []byte { return ch.confirms.encode(b, ch.id) }) {
-		ch.conn.out.Wake()
+		ch.conn.out.wakeWriter()
 	}
 }
 
@@ -128,6 +141,7 @@ func (ch *channel) release() {
 	ch.parked = nil
 	ch.mu.Unlock()
 	ch.content.drop()
+	ch.endReplies()
 	if ch.tx != nil {
 		ch.restore(ch.tx) // closing rolls back
 		ch.tx = nil

@@ -11,11 +11,20 @@ import (
 
 // consume starts a consumer; consume-ok precedes its first delivery.
 func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
-	q, refused := ch.queueToRead(m.Queue)
+	name, refused := ch.queueName(m.Queue)
 	if refused != nil {
 		return refused
 	}
-	name := q.About().Name
+	if name == broker.ReplyTo {
+		return ch.consumeReplies(m)
+	}
+	if refused := ch.consumeAddress(name); refused != nil {
+		return refused
+	}
+	q, refused := ch.conn.vhost.UseQueue(ch.conn.session, name)
+	if refused != nil {
+		return refused
+	}
 	tag := m.ConsumerTag
 	if tag == "" {
 		tag = broker.ConsumerTag()
@@ -27,20 +36,12 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
 		return refused
 	}
-	ch.mu.Lock()
-	_, used := ch.consumers[tag]
-	n := len(ch.consumers)
-	if limit := ch.conn.srv.o.MaxConsumersPerChannel; !used && n < limit {
-		ch.consumers[tag] = c
-	} else if !used {
-		refused = amqp.NotAllowed("reached maximum (%d) of consumers per channel", limit)
-	} else {
-		refused = amqp.NotAllowed("attempt to reuse consumer tag '%s'", tag)
-	}
-	ch.mu.Unlock()
-	if refused != nil {
+	if refused = ch.checkTag(tag); refused != nil {
 		return refused
 	}
+	ch.mu.Lock()
+	ch.consumers[tag] = c
+	ch.mu.Unlock()
 	err := q.Subscribe(c, func() {
 		if !m.NoWait {
 			ch.reply(&amqp.BasicConsumeOk{ConsumerTag: tag})
@@ -51,6 +52,21 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		delete(ch.consumers, tag)
 		ch.mu.Unlock()
 		return ch.queueError(err, name)
+	}
+	return nil
+}
+
+// checkTag refuses a tag that a consumer of the channel has, and one consumer too many.
+func (ch *channel) checkTag(tag string) *amqp.Error {
+	ch.mu.Lock()
+	_, used := ch.consumers[tag]
+	n := len(ch.consumers)
+	ch.mu.Unlock()
+	switch limit := ch.conn.srv.o.MaxConsumersPerChannel; {
+	case used || ch.replies != nil && ch.replies.tag == tag:
+		return amqp.NotAllowed("attempt to reuse consumer tag '%s'", tag)
+	case n >= limit:
+		return amqp.NotAllowed("reached maximum (%d) of consumers per channel", limit)
 	}
 	return nil
 }
@@ -91,6 +107,9 @@ func consumerPriority(queueName, vhost string, args amqp.Table) (int32, *amqp.Er
 
 // cancel ends a consumer; an unknown tag is no error. What it holds stays outstanding.
 func (ch *channel) cancel(m *amqp.BasicCancel) *amqp.Error {
+	if ch.replies != nil && ch.replies.tag == m.ConsumerTag {
+		ch.endReplies()
+	}
 	ch.mu.Lock()
 	c := ch.consumers[m.ConsumerTag]
 	delete(ch.consumers, m.ConsumerTag)
@@ -106,6 +125,9 @@ func (ch *channel) cancel(m *amqp.BasicCancel) *amqp.Error {
 
 // get fetches one message.
 func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
+	if refused := ch.getAddress(m.Queue); refused != nil {
+		return refused
+	}
 	q, refused := ch.queueToRead(m.Queue)
 	if refused != nil {
 		return refused

@@ -9,7 +9,9 @@
 //
 // A connection has two goroutines. The reader parses what the socket gives in bursts and
 // carries it out, channel after channel in the order of the frames; all handlers run on it.
-// The writer empties the connection's outbox with one write for whatever is there. Fields
+// The writer empties the connection's outbox with one write for whatever is there. A few frames
+// for one connection are written by whoever appended them, if the socket takes them without
+// waiting: a change of goroutines costs more than such a write. Fields
 // are grouped by owner: "reader" means that only the reader touches them; everything that
 // deliveries and confirms need, which come from other goroutines, is under the channel's
 // mutex. The order of locks is queue → channel → outbox.

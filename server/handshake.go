@@ -46,7 +46,7 @@ func (c *conn) readProtocolHeader() bool {
 			c.reason = "not AMQP 0-9-1"
 			c.log.Warn().Hex("header", h[:n]).Msg("client does not speak AMQP 0-9-1")
 			c.out.appendRaw(func(b []byte) []byte { return append(b, amqp.ProtocolHeader...) })
-			c.out.Wake()
+			c.out.wakeWriter()
 			c.state = gone
 			return false
 		}

@@ -17,6 +17,9 @@ const (
 	// writeTimeout ends a connection whose peer takes less than writePiece in that time.
 	writeTimeout = 30 * time.Second
 	writePiece   = 256 << 10
+	// writeHereMax is how much is written by whoever appended it: little, so that it is
+	// not kept from its own work while the writer could do it on another core.
+	writeHereMax = 8 << 10
 	// keptBuffer is the largest buffer that goes back to the pool.
 	keptBuffer = 1 << 20
 )
@@ -28,6 +31,9 @@ const (
 type outbox struct {
 	nc    net.Conn
 	limit int64
+	// try writes as much as the socket takes without waiting; less than all without an error
+	// means that it is full. nil where that cannot be done, e.g. with TLS.
+	try func(b []byte) (int, error)
 
 	size    atomic.Int64  // bytes waiting or being written
 	written atomic.Uint64 // writes so far, for heartbeats
@@ -41,13 +47,14 @@ type outbox struct {
 	parked   []*queue.Consumer // refused for lack of room
 	room     chan struct{}     // closed when there is room again; nil if nobody waits
 	woken    bool              // a wake is on its way
+	writing  bool              // somebody is at the socket
 	finish   bool              // close the socket when all is written
 	dead     bool              // the socket is gone, nothing is taken any more
 	onDead   func()            // called when it goes; set before run
 }
 
 func newOutbox(nc net.Conn, limit int) *outbox {
-	return &outbox{nc: nc, limit: int64(limit), signal: make(chan struct{}, 1)}
+	return &outbox{nc: nc, limit: int64(limit), try: tryWriter(nc), signal: make(chan struct{}, 1)}
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
@@ -86,7 +93,13 @@ func (o *outbox) dropLocked() {
 }
 
 // Wake implements queue.Waker.
-func (o *outbox) Wake() {
+func (o *outbox) Wake(alone bool) {
+	if !alone || !o.writeHere() {
+		o.wakeWriter()
+	}
+}
+
+func (o *outbox) wakeWriter() {
 	select {
 	case o.signal <- struct{}{}:
 	default:
@@ -109,7 +122,7 @@ func (o *outbox) heartbeat() {
 	before := len(o.buf)
 	o.buf = amqp.AppendHeartbeat(o.buf)
 	if o.unlockAppended(before) {
-		o.Wake()
+		o.wakeWriter()
 	}
 }
 
@@ -193,21 +206,14 @@ func (o *outbox) waitForRoom() {
 	<-room
 }
 
-// confirm marks ch as having confirms to send. It wakes the writer itself, for it comes
-// from the store's committer.
-func (o *outbox) confirm(ch *channel, w *queue.Wakes) {
+// confirm marks ch as having confirms to send. It reports whether the caller has to wake the writer.
+func (o *outbox) confirm(ch *channel) (wake bool) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.confirms = append(o.confirms, ch)
-	wake := !o.woken
+	wake = !o.woken
 	o.woken = true
-	o.mu.Unlock()
-	switch {
-	case !wake:
-	case w != nil:
-		w.Add(o)
-	default:
-		o.Wake()
-	}
+	return wake
 }
 
 // end asks the writer to close the socket once everything is written.
@@ -215,7 +221,7 @@ func (o *outbox) end() {
 	o.mu.Lock()
 	o.finish = true
 	o.mu.Unlock()
-	o.Wake()
+	o.wakeWriter()
 }
 
 // kill drops everything; the writer ends.
@@ -231,7 +237,7 @@ func (o *outbox) kill() {
 	if first {
 		o.onDead()
 	}
-	o.Wake()
+	o.wakeWriter()
 }
 
 func (o *outbox) roomLocked() {
@@ -288,11 +294,14 @@ const (
 func (o *outbox) take() (b batch, state int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.writing {
+		return b, idle // it wakes the writer for the rest
+	}
 	o.woken = false
 	switch {
 	case o.dead:
 		return b, ended
-	case len(o.buf) > 0:
+	case len(o.buf) > 0 || len(o.chunks) > 0:
 	case len(o.confirms) > 0:
 		return b, again
 	default:
@@ -308,6 +317,7 @@ func (o *outbox) take() (b batch, state int) {
 		b.size += int64(len(b.chunks[i]))
 	}
 	o.buf, o.sealed, o.chunks = nil, 0, nil
+	o.writing = true
 	return b, taken
 }
 
@@ -316,7 +326,51 @@ func (o *outbox) write(b batch) bool {
 	putBuffer(b.buf)
 	o.written.Add(1)
 	o.size.Add(-b.size)
+	o.mu.Lock()
+	o.writing = false
+	o.mu.Unlock()
 	return err == nil
+}
+
+// writeHere writes what waits in the caller's goroutine, if it is little, nobody is writing and
+// the socket takes it at once. It reports whether it tried; what the socket did not take is left
+// to the writer.
+func (o *outbox) writeHere() bool {
+	if o.try == nil {
+		return false
+	}
+	o.encodeConfirms()
+	o.mu.Lock()
+	if o.writing || o.dead || o.finish || len(o.buf) == 0 || len(o.buf) > writeHereMax ||
+		len(o.chunks) > 0 || len(o.parked) > 0 || o.room != nil {
+		o.mu.Unlock()
+		return false
+	}
+	b := o.buf
+	o.buf = nil
+	o.woken, o.writing = false, true
+	o.mu.Unlock()
+	n, err := o.try(b)
+	o.written.Add(1)
+	o.mu.Lock()
+	o.writing = false
+	if !o.dead {
+		o.size.Add(-int64(n))
+	}
+	if n == len(b) {
+		putBuffer(b)
+	} else {
+		// Where a body by reference would be: chunks alternate.
+		o.chunks = append(net.Buffers{nil, b[n:]}, o.chunks...)
+	}
+	more := len(o.buf) > 0 || len(o.chunks) > 0 || len(o.confirms) > 0
+	o.mu.Unlock()
+	if err != nil {
+		o.kill()
+	} else if more {
+		o.wakeWriter()
+	}
+	return true
 }
 
 // writePieces writes a batch with a deadline for every piece, so that a slow peer which

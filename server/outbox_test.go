@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -186,8 +187,23 @@ func (s *outboxSink) Deliver(_ *queue.Consumer, d *queue.Delivery, w *queue.Wake
 // TestOutboxLosesNoWakeUp appends from many goroutines while the writer comes and goes. In a
 // bubble a lost wake-up is a deadlock, which ends the test.
 func TestOutboxLosesNoWakeUp(t *testing.T) {
+	t.Run("writer alone", func(t *testing.T) { losesNoWakeUp(t, nil) })
+	// The socket takes something between nothing and all of what is offered without waiting.
+	t.Run("appenders write", func(t *testing.T) {
+		n := 0
+		losesNoWakeUp(t, func(c *sinkConn, b []byte) (int, error) {
+			n++
+			return c.Write(b[:min(len(b), n*37%1500)])
+		})
+	})
+}
+
+func losesNoWakeUp(t *testing.T, try func(c *sinkConn, b []byte) (int, error)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newOutboxRig(4<<10, false)
+		if try != nil {
+			r.o.try = func(b []byte) (int, error) { return try(r.nc, b) }
+		}
 		const writers, each = 4, 500
 		var all sync.WaitGroup
 		for range writers {
@@ -315,4 +331,69 @@ func TestSlowReaderOfALargeBodyIsNotCutOff(t *testing.T) {
 			t.Errorf("%d bytes of %d were written", nc.got, len(body))
 		}
 	})
+}
+
+// TestOutboxWritesInTheCallersGoroutine: a little that nobody else is woken for needs no writer;
+// what the socket does not take comes later, in order.
+func TestOutboxWritesInTheCallersGoroutine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOutbox(nc, 1<<30)
+	if o.try == nil {
+		t.Skip("no writing without waiting on this platform")
+	}
+	o.onDead = func() {}
+	frame := amqp.AppendMethod(nil, 1, &amqp.BasicQosOk{})
+	var w queue.Wakes
+	o.method(1, &amqp.BasicQosOk{}, &w)
+	w.Flush() // no writer runs
+	got := make([]byte, len(frame))
+	if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, frame) {
+		t.Fatalf("%x, %v", got, err)
+	}
+
+	// Nobody reads: the socket gets full, and the rest waits for the writer.
+	var want []byte
+	ch := &channel{id: 1, conn: &conn{out: o, frameMax: 4096}}
+	waiting := func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.chunks) > 0
+	}
+	for i := 0; !waiting(); i++ {
+		body := bytes.Repeat([]byte{byte(i)}, 3000)
+		o.deliver(ch, "c", uint64(i), &queue.Delivery{Message: &storage.Message{Properties: []byte{0, 0}, Body: body}}, &w)
+		w.Flush()
+		want = amqp.AppendDeliver(want, 1, "c", uint64(i), false, "", "")
+		want = amqp.AppendContent(want, 1, []byte{0, 0}, body, 4096)
+	}
+	o.method(1, &amqp.BasicQosOk{}, &w)
+	w.Flush()
+	want = append(want, frame...)
+	done := make(chan struct{})
+	go func() {
+		o.run()
+		close(done)
+	}()
+	o.end()
+	all, err := io.ReadAll(peer)
+	<-done
+	if err != nil || !bytes.Equal(all, want) {
+		t.Errorf("%d bytes came, want %d; %v", len(all), len(want), err)
+	}
+	if n := o.size.Load(); n != 0 {
+		t.Errorf("%d bytes are counted in an empty outbox", n)
+	}
 }

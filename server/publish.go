@@ -169,18 +169,22 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		}
 	}
 	rt, err := ch.router.Route(c.exchange, c.routingKey, &c.properties)
+	if err == nil || err.Code == amqp.ReplyPreconditionFailed { // of several faults CC is named last
+		if err := ch.checkReplyTo(c); err != nil {
+			return err
+		}
+		if err := checkExpiration(&c.properties); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if err := ch.checkProperties(c, rt); err != nil {
+	if err := ch.checkRights(c, rt); err != nil {
 		return err
 	}
-	properties := c.data[:c.propertiesSize:c.propertiesSize]
-	if c.properties.Has(amqp.PropHeaders) {
-		properties = amqp.WithoutHeader(properties, "BCC")
-	}
 	m := &storage.Message{
-		Exchange: rt.Exchange, RoutingKey: rt.RoutingKey, Properties: properties, Body: c.data[c.propertiesSize:],
+		Exchange: rt.Exchange, RoutingKey: rt.RoutingKey, Properties: ch.outgoingProperties(c), Body: c.data[c.propertiesSize:],
 		Transient: !c.properties.Has(amqp.PropDeliveryMode) || c.properties.DeliveryMode != 2,
 	}
 	if ch.tx != nil {
@@ -192,7 +196,7 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 // route puts a message in its queues and sees to return and confirm.
 func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *amqp.Error {
 	conn := ch.conn
-	if mandatory && len(rt.Queues) == 0 {
+	if mandatory && rt.Unroutable() {
 		ch.returnMessage(m)
 	}
 	var seq uint64
@@ -205,17 +209,18 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 		}
 		if err := conn.reserve(len(m.Properties) + len(m.Body)); err != nil {
 			if ch.confirm && !errors.Is(err, storage.ErrClosed) {
-				ch.settlePublishes([]uint64{seq}, false, &conn.wakes)
+				ch.settleHere(seq, false)
 				return nil
 			}
 			return notStored(err)
 		}
+		conn.wakes.Share()
 		rt.Publish(m, &conn.wakes) // confirmed by the store
 		return nil
 	}
 	rt.Publish(m, &conn.wakes)
 	if ch.confirm {
-		ch.settlePublishes([]uint64{seq}, true, &conn.wakes)
+		ch.settleHere(seq, true)
 	}
 	return nil
 }
@@ -264,15 +269,24 @@ func (ch *channel) mayPublish(c *content) *amqp.Error {
 	return nil
 }
 
-// checkProperties looks at the properties that mean something to the broker.
-func (ch *channel) checkProperties(c *content, rt *broker.Route) *amqp.Error {
+// outgoingProperties are the encoded properties that consumers get: BCC is kept from them, and
+// the requester's real address given to them.
+func (ch *channel) outgoingProperties(c *content) []byte {
+	properties := c.data[:c.propertiesSize:c.propertiesSize]
+	if c.properties.Has(amqp.PropHeaders) {
+		properties = amqp.WithoutHeader(properties, "BCC")
+	}
+	if asksForReply(&c.properties) {
+		properties = amqp.WithReplyTo(properties, ch.replies.Address())
+	}
+	return properties
+}
+
+// checkRights looks at what depends on the user: topic permissions for every routing key, and
+// the user-id.
+func (ch *channel) checkRights(c *content, rt *broker.Route) *amqp.Error {
 	p := &c.properties
 	s := ch.conn.session
-	if p.Has(amqp.PropExpiration) {
-		if err := checkExpiration(p.Expiration); err != nil {
-			return err
-		}
-	}
 	if rt.Topic {
 		if err := s.CanTopic(auth.Write, rt.Exchange, rt.RoutingKey); err != nil {
 			return err
@@ -290,7 +304,11 @@ func (ch *channel) checkProperties(c *content, rt *broker.Route) *amqp.Error {
 }
 
 // checkExpiration: a decimal number of milliseconds, at most ten years, worded as RabbitMQ does.
-func checkExpiration(text []byte) *amqp.Error {
+func checkExpiration(p *amqp.Properties) *amqp.Error {
+	if !p.Has(amqp.PropExpiration) {
+		return nil
+	}
+	text := p.Expiration
 	invalid := func(reason string) *amqp.Error {
 		return amqp.PreconditionFailed("invalid expiration '%s': %s", text, reason)
 	}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"strings"
+
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
 )
@@ -48,6 +50,9 @@ func (ch *channel) exchangeUnbind(m *amqp.ExchangeUnbind) *amqp.Error {
 
 func (ch *channel) queueDeclare(m *amqp.QueueDeclare) *amqp.Error {
 	v, s := ch.conn.vhost, ch.conn.session
+	if strings.HasPrefix(m.Queue, broker.ReplyTo) {
+		return ch.declareReplyTo(m)
+	}
 	var (
 		q   broker.Queue
 		err *amqp.Error
@@ -121,6 +126,9 @@ func (ch *channel) queueUnbind(m *amqp.QueueUnbind) *amqp.Error {
 }
 
 func (ch *channel) queuePurge(m *amqp.QueuePurge) *amqp.Error {
+	if ch.conn.vhost.HasReplyAddress(m.Queue) { // holds nothing, ever
+		return ch.answer(nil, m.NoWait, &amqp.QueuePurgeOk{})
+	}
 	q, err := ch.queueToRead(m.Queue)
 	if err != nil {
 		return err

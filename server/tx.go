@@ -36,9 +36,7 @@ func (t *transaction) publish(m *storage.Message, rt *broker.Route, mandatory bo
 	if t.bytes += len(m.Properties) + len(m.Body); t.bytes > maxTransaction {
 		return amqp.ResourceError("transaction is larger than %d bytes", maxTransaction)
 	}
-	route := *rt
-	route.Queues = append([]broker.Queue(nil), rt.Queues...)
-	t.publishes = append(t.publishes, txPublish{m, route, mandatory})
+	t.publishes = append(t.publishes, txPublish{m, rt.Clone(), mandatory})
 	return nil
 }
 
@@ -81,7 +79,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	lasting := false
 	for i := range t.publishes {
 		p := &t.publishes[i]
-		if p.mandatory && len(p.route.Queues) == 0 {
+		if p.mandatory && p.route.Unroutable() {
 			ch.returnMessage(p.message)
 		}
 		if p.route.Stores(p.message) {

@@ -16,7 +16,7 @@ type windowConfirms struct {
 	open int
 }
 
-func (c *windowConfirms) Confirm(seqs []uint64) {
+func (c *windowConfirms) Confirm(seqs []uint64, _ bool) {
 	c.mu.Lock()
 	c.open -= len(seqs)
 	c.mu.Unlock()

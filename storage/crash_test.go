@@ -72,7 +72,7 @@ func crashChild() {
 
 type confirmFunc struct{ f func([]uint64) }
 
-func (c *confirmFunc) Confirm(seqs []uint64) { c.f(seqs) }
+func (c *confirmFunc) Confirm(seqs []uint64, _ bool) { c.f(seqs) }
 
 func TestKilledProcessLosesNothingConfirmed(t *testing.T) {
 	dir := t.TempDir()

@@ -36,10 +36,11 @@ type Message struct {
 
 // Confirmer is told which messages are safe. Confirm is called from the committer, or from the
 // goroutine that calls [Message.Done], without any lock of the store held. It must not block and
-// not call back into the store; seqs ascend and are valid only during the call. Its dynamic type is
+// not call back into the store; seqs ascend and are valid only during the call, and alone says that no
+// other Confirmer is told with it. Its dynamic type is
 // comparable, normally a pointer: confirms are grouped by it.
 type Confirmer interface {
-	Confirm(seqs []uint64)
+	Confirm(seqs []uint64, alone bool)
 }
 
 // Done drops one target and gives the confirm when it was the last.
@@ -50,7 +51,7 @@ func (m *Message) Done() {
 	to := m.Confirm
 	m.Confirm = nil // a message may outlive its publisher's connection by far
 	m.one[0] = m.ConfirmSeq
-	to.Confirm(m.one[:])
+	to.Confirm(m.one[:], false) // others may follow
 }
 
 // size is what a message weighs in the commit budget and in a batch: an upper bound of its
@@ -121,7 +122,7 @@ func (r *confirmRuns) flush() {
 		if !slices.IsSorted(run.seqs) {
 			slices.Sort(run.seqs)
 		}
-		run.to.Confirm(run.seqs)
+		run.to.Confirm(run.seqs, r.used == 1)
 		run.to = nil
 		run.seqs = run.seqs[:0]
 		if cap(run.seqs) > maxKeptEntries {

@@ -71,7 +71,7 @@ func newConfirms() *confirms {
 	return c
 }
 
-func (c *confirms) Confirm(seqs []uint64) {
+func (c *confirms) Confirm(seqs []uint64, _ bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seqs = append(c.seqs, seqs...)

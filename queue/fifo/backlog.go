@@ -1,33 +1,44 @@
 package fifo
 
-// backlog holds the ready messages of one queue in seq order:
+// backlog holds ready messages in seq order: those of one queue, or of one priority.
 //
 //	head (descriptors in memory) | cold (in the store only) | tail (in memory)
 //
 // Without a cold range everything is in head. The cold range is an interval of seqs, a count and a sum of bytes; it
-// has no memory per message. It holds only messages that were never handed out: so no outstanding message lies inside
-// it, a returned message always belongs into head, and whatever the store finds in the interval is ready.
-// Returned messages whose payload was dropped stand in head as unloaded descriptors.
-//
-// When priorities come, each gets a backlog of its own.
+// has no memory per message. It takes only messages that were never handed out: so a returned message belongs into
+// head, and what the store finds in the interval is ready, unless it is outstanding as a message on hold after a
+// restart or one that leaves. Messages whose payload was dropped stand in head as unloaded descriptors.
 type backlog[P any] struct {
 	head, tail list[P]
 	cold       coldRange
-	handedOut  uint64 // every seq handed out so far is below, every ready one at or above it never was handed out
-	bytes      uint64 // of all ready messages
-	loaded     uint64 // of those whose payload is in memory
-	unloaded   int    // items of head without a payload
-
-	load     load
-	pageFrom uint64 // where the search for returned messages to unload goes on
+	handedOut  uint64 // every seq handed out so far is below, every loaded ready one at or above it never was
+	unloaded   int    // items of head and tail without a payload
+	pageFrom   uint64 // where the search for returned messages to unload goes on
+	priority   uint8
+	sum        *totals
 }
 
-// load is a reading of the store that is in flight. Only of what was paged out when it was asked for is it certain
-// that the reading finds it, hence the copy of the interval.
-type load struct {
-	active           bool
-	from             uint64
-	coldFrom, coldTo uint64 // the cold range when the load was asked for
+// totals are the counts over all backlogs of a queue.
+type totals struct {
+	n      int    // ready messages
+	bytes  uint64 // their body bytes
+	loaded uint64 // those whose payload is in memory
+}
+
+func (t *totals) add(size uint32, loaded bool) {
+	t.n++
+	t.bytes += uint64(size)
+	if loaded {
+		t.loaded += uint64(size)
+	}
+}
+
+func (t *totals) remove(size uint32, loaded bool) {
+	t.n--
+	t.bytes -= uint64(size)
+	if loaded {
+		t.loaded -= uint64(size)
+	}
 }
 
 // coldRange is the interval [from, to), open if from < to.
@@ -39,26 +50,26 @@ type coldRange struct {
 
 func (c *coldRange) open() bool { return c.from < c.to }
 
+func (c *coldRange) has(seq uint64) bool { return c.from <= seq && seq < c.to }
+
 func (c *coldRange) add(size uint32) {
 	c.count++
 	c.bytes += uint64(size)
 }
 
-// take counts one message less and returns the bytes it has subtracted. The counts of a recovered range are the
-// store's word: they never go below zero.
-func (c *coldRange) take(size uint32) uint64 {
-	c.count = max(c.count-1, 0)
-	n := min(c.bytes, uint64(size))
-	c.bytes -= n
-	return n
+// take counts one message less and returns what it has subtracted. The counts of a recovered range are the store's
+// word: they never go below zero.
+func (c *coldRange) take(size uint32) (n int, bytes uint64) {
+	n = min(c.count, 1)
+	c.count -= n
+	bytes = min(c.bytes, uint64(size))
+	c.bytes -= bytes
+	return n, bytes
 }
-
-func (b *backlog[P]) len() int { return b.head.n + b.cold.count + b.tail.n }
 
 // push appends a new message.
 func (b *backlog[P]) push(it item[P]) {
-	b.bytes += uint64(it.size)
-	b.loaded += uint64(it.size)
+	b.sum.add(it.size, true)
 	if b.cold.open() {
 		b.tail.pushBack(it)
 	} else {
@@ -74,53 +85,78 @@ func (b *backlog[P]) peek() *item[P] {
 	return nil
 }
 
-// pop takes out the message that peek has shown.
+// pop takes out the first message of head.
 func (b *backlog[P]) pop() item[P] {
 	it := b.head.popFront()
-	b.bytes -= uint64(it.size)
-	b.loaded -= uint64(it.size)
-	if it.seq < b.handedOut {
-		it.meta |= metaRedelivered
-	} else {
+	b.took(&it)
+	if it.seq >= b.handedOut {
 		b.handedOut = it.seq + 1
 	}
 	return it
 }
 
-// putBack returns a message to its place.
-func (b *backlog[P]) putBack(it item[P]) {
-	b.bytes += uint64(it.size)
-	if it.loaded() {
-		b.loaded += uint64(it.size)
-	} else {
-		b.unloaded++
-	}
-	b.head.insert(it)
+// remove takes a message out of head or tail.
+func (b *backlog[P]) remove(l *list[P], c cursor) item[P] {
+	it := l.remove(c)
+	b.took(&it)
+	return it
 }
 
-// clear drops everything and tells what it was, as intervals of consecutive seqs in ascending order.
-func (b *backlog[P]) clear(each func(from, to uint64)) {
-	r := runs{each: each}
-	for c := b.head.seek(0); ; {
-		it := b.head.next(&c)
-		if it == nil {
-			break
-		}
-		r.add(it.seq, it.seq+1)
+func (b *backlog[P]) took(it *item[P]) {
+	b.sum.remove(it.size, it.loaded())
+	if !it.loaded() {
+		b.unloaded--
 	}
+}
+
+// putBack returns a message to its place.
+func (b *backlog[P]) putBack(it item[P]) {
+	if b.cold.has(it.seq) {
+		// It was on hold since the restart: the store has it, and what is to be known of it.
+		b.sum.add(it.size, false)
+		b.cold.add(it.size)
+		return
+	}
+	b.sum.add(it.size, it.loaded())
+	if !it.loaded() {
+		b.unloaded++
+	}
+	if b.cold.open() && it.seq >= b.cold.to {
+		b.tail.insert(it)
+	} else {
+		b.head.insert(it)
+	}
+}
+
+// clear drops everything and tells what it was, in ascending order; seqs of the cold range that are in except are left
+// out. The totals are the caller's to clear.
+func (b *backlog[P]) clear(r *runs, except *list[P]) {
+	addAll(r, &b.head)
 	if b.cold.open() {
-		r.add(b.cold.from, b.cold.to)
+		from := b.cold.from
+		for c := except.seek(from); ; {
+			it := except.next(&c)
+			if it == nil || it.seq >= b.cold.to {
+				break
+			}
+			r.add(from, it.seq)
+			from = it.seq + 1
+		}
+		r.add(from, b.cold.to)
 	}
-	for c := b.tail.seek(0); ; {
-		it := b.tail.next(&c)
+	addAll(r, &b.tail)
+	b.head, b.tail, b.cold, b.unloaded = list[P]{}, list[P]{}, coldRange{}, 0
+}
+
+// addAll adds the seqs of all items of a list.
+func addAll[P any](r *runs, l *list[P]) {
+	for c := l.seek(0); ; {
+		it := l.next(&c)
 		if it == nil {
-			break
+			return
 		}
 		r.add(it.seq, it.seq+1)
 	}
-	b.head, b.tail, b.cold = list[P]{}, list[P]{}, coldRange{}
-	b.bytes, b.loaded, b.unloaded = 0, 0, 0
-	r.flush()
 }
 
 // runs joins adjacent intervals.
@@ -130,6 +166,9 @@ type runs struct {
 }
 
 func (r *runs) add(from, to uint64) {
+	if from >= to {
+		return
+	}
 	if r.to != from {
 		r.flush()
 		r.from = from

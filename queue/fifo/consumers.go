@@ -37,12 +37,14 @@ type slot struct {
 	parked     bool
 	active     bool   // in its level's ring
 	gone       bool   // unsubscribed
+	waiting    bool   // not the single active consumer, or about to be replaced as that
+	since      uint64 // when it subscribed, as a count
 	prev, next uint32 // neighbours in the ring of active consumers
 }
 
 // canTake reports whether the consumer belongs into the ring of its level.
 func (s *slot) canTake() bool {
-	return !s.parked && !s.gone && (s.NoAck || s.Prefetch == 0 || s.unacked < s.Prefetch)
+	return !s.parked && !s.gone && !s.waiting && (s.NoAck || s.Prefetch == 0 || s.unacked < s.Prefetch)
 }
 
 // level is the ring of the active consumers of one priority, in service order.
@@ -59,6 +61,11 @@ type roster struct {
 	byID      map[ConsumerID]uint32 // subscribed ones
 	levels    []level               // ascending, so the level to serve is the last
 	exclusive bool
+
+	// Of a queue with a single active consumer.
+	single, preempt bool
+	activeSlot      uint32 // 0 = none
+	subscribed      uint64 // how many there ever were
 }
 
 func (r *roster) subscribe(c Consumer) error {
@@ -82,9 +89,13 @@ func (r *roster) subscribe(c Consumer) error {
 		i = uint32(len(r.slots))
 		r.slots = append(r.slots, slot{})
 	}
-	r.slots[i] = slot{Consumer: c}
+	r.subscribed++
+	r.slots[i] = slot{Consumer: c, waiting: r.single, since: r.subscribed}
 	r.byID[c.ID] = i
 	r.exclusive = c.Exclusive
+	if r.single {
+		r.elect()
+	}
 	r.update(i)
 	return nil
 }
@@ -101,7 +112,44 @@ func (r *roster) unsubscribe(id ConsumerID) {
 		r.exclusive = false
 	}
 	r.update(i)
+	if r.single {
+		if i == r.activeSlot {
+			r.activeSlot = 0
+		}
+		r.elect()
+	}
 	r.reclaim(i)
+}
+
+// elect sees to it that one consumer is active: the present one, if there is one and no other may replace it, else
+// that of the highest priority, and among equals the one that subscribed first. One that is to be replaced gets
+// nothing more, and stays active until it holds nothing.
+func (r *roster) elect() {
+	best := uint32(0)
+	for i := range r.slots {
+		s := &r.slots[i]
+		if s.ID == 0 || s.gone {
+			continue
+		}
+		if b := &r.slots[best]; best == 0 || s.Priority > b.Priority || s.Priority == b.Priority && s.since < b.since {
+			best = uint32(i)
+		}
+	}
+	if now := r.activeSlot; now != 0 {
+		s := &r.slots[now]
+		replace := r.preempt && r.slots[best].Priority > s.Priority
+		if !replace || s.unacked > 0 {
+			s.waiting = replace
+			r.update(now)
+			return
+		}
+		s.waiting = true
+		r.update(now)
+	}
+	if r.activeSlot = best; best != 0 {
+		r.slots[best].waiting = false
+		r.update(best)
+	}
 }
 
 // reclaim frees the slot of an unsubscribed consumer that holds nothing any more.
@@ -197,9 +245,12 @@ func (r *roster) credit(i uint32) {
 	}
 	s := &r.slots[i]
 	s.unacked--
-	if s.gone {
+	switch {
+	case s.gone:
 		r.reclaim(i)
-	} else if !s.active {
+	case s.waiting && i == r.activeSlot && s.unacked == 0:
+		r.elect()
+	case !s.active:
 		r.update(i)
 	}
 }

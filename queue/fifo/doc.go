@@ -1,29 +1,59 @@
 // Package fifo is the queue as a pure state machine.
 //
-// It decides which message goes to which consumer, and which payloads can be spared when memory is short. It does not
-// know sockets, storage, goroutines, locks or the time of day: callers push messages in with Enqueue, pull deliveries
-// out with Next and Get, settle them with Ack and Requeue, and carry payloads to and from the store. Equal calls give
-// equal results, so a queue can be replayed from a log, checked against a model, and replicated. A [Machine] has no
-// lock: one goroutine at a time may call it, and nothing that is passed to it may call it back.
+// It decides which message goes to which consumer, which messages expire, and which payloads can be spared when memory
+// is short. It does not know sockets, storage, goroutines, locks or the time of day: callers push messages in with
+// Enqueue, pull deliveries out with Next and Get and expired messages with Expire, settle them with Ack and Requeue, and
+// carry payloads to and from the store. Equal calls give equal results, so a queue can be replayed from a log, checked
+// against a model, and replicated. A [Machine] has no lock: one goroutine at a time may call it, and nothing that is
+// passed to it may call it back.
 //
 // # Messages
 //
 // A message is a payload (a handle that is never looked into), a size in body bytes, and a seq: dense, ascending, given
 // by Enqueue and never used again. The seq is the position in the queue, and the name under which everything else
-// happens.
+// happens. What else a message may have (a priority, a deadline) is in [Item].
 //
 //	       Enqueue
 //	          v            Next, Get
 //	Purge <- ready -----------------------> outstanding -> Ack
-//	          ^    no-ack: gone at once        |
-//	          +-------------- Requeue ---------+
+//	          |  ^   no-ack: gone at once      |   |  |
+//	          |  +----------- Requeue ---------+   |  | Bury
+//	          |  +- Release - on hold <-- Hold ----+  |
+//	          |                  |                    v
+//	          +------------------+----------------> leaving -> Ack
+//	           Expire, DropHead: gone at once, or
 //
-// Ready messages go out in the order of their seqs. A requeued one stands at its original position again, so it goes
-// out before everything that never was handed out. It is redelivered then: Delivery.Redelivered is set for every
-// message that was handed out before, by this machine or, as the store says, before a restart.
+// Ready messages go out in the order of their seqs, those of higher priority first. A requeued one stands at its
+// original position again, in its priority, so it goes out before everything that never was handed out; there is no
+// separate order of returns, as RabbitMQ's quorum queues have one. It is redelivered then: Delivery.Redelivered is set
+// for every message that was handed out before, by this machine or, as the store says, before a restart.
 //
 // Ready counts and ReadyBytes include messages that are not in memory. Outstanding messages belong to a consumer, or to
-// nobody (consumer 0) if they were taken by Get.
+// nobody (consumer 0) if they were taken by Get. Unacked, Held and Leaving count the other three states.
+//
+// A leaving message is one that the caller has taken charge of, such as a dead letter that must not be forgotten before
+// its new queue has it. It never comes back; all that is left is Ack.
+//
+// # Returns
+//
+// A message knows how often it was handed out and how many of its deliveries failed, which is what the caller says of a
+// return. One with a delivery limit looks at Outstanding first and chooses: Requeue, Hold until a later time (delayed
+// retry), Bury, or Ack. In a queue without limits Requeue is the one call. A message on hold is not ready; at its time
+// Release puts it back at its original position.
+//
+// # Deadlines and length
+//
+// Time is whatever int64 milliseconds the caller uses, only greater than 0; deadlines count in steps of 16 ms, rounded
+// up. After Expire(now) has said false, no message due at now is handed out until something is returned or loaded;
+// callers therefore pull Expire before they pull Next, and when the time of NextDeadline has come. A deadline that has
+// passed when the message is enqueued (1, say) lets it be handed out or else expire at once, which is a time to live of 0.
+//
+// Expiry does not care about positions: a short deadline behind long ones is as exact as at the head, and so is that of
+// a message on hold. Outstanding and leaving messages do not expire; returned after its deadline a message is due at
+// once. It is the caller who compares Ready and ReadyBytes with a limit and calls DropHead, and who may change the limit.
+//
+// What Expire, DropHead, Ack and Bury hand back has no payload if that had been dropped (Unloaded); the caller who needs
+// it reads it from the store, before Ack. Only messages of the cold range must be loaded before they are found.
 //
 // # Consumers
 //
@@ -43,6 +73,11 @@
 // An unsubscribed consumer gets nothing more. What it holds stays outstanding until it is settled or requeued: to
 // return what a closing channel holds, requeue each seq. An exclusive consumer is alone: see [ErrExclusive].
 //
+// With Options.SingleActive only one consumer is served, however long it is blocked: the first that subscribed. When it
+// unsubscribes the one of the highest priority follows, the longest subscribed among equals. With Options.Preempt a
+// consumer of higher priority takes over before that: the active one gets nothing more, and when it holds nothing the
+// other is active. Active tells; it changes in Subscribe, Unsubscribe, and whatever settles a message.
+//
 // # Paging
 //
 // Payloads of messages that the store has can be dropped. Ready messages, in seq order, are then
@@ -52,24 +87,33 @@
 // where head and tail are in memory and the cold range is not: it is an interval of seqs with a count and a sum of
 // bytes, whatever its length. Ten million waiting messages need memory for the head window only.
 //
-//   - PageOut moves messages behind the head window into the cold range; ReleaseUnacked drops payloads of outstanding
-//     messages, which keep their descriptor of 24 bytes and, once requeued, are ready but not in memory.
-//   - Next and Get stop at a message that is not in memory. NeedsLoad says, ahead of time, from which seq on the store
-//     should be read; Loaded brings what was read. One load is in flight at a time. Everything else may happen
-//     meanwhile: the load is matched with the state at its end.
-//   - Restore begins a life with everything cold.
+//   - PageOut moves messages behind the head window into the cold range; ReleaseUnacked drops payloads of messages that
+//     are not ready. These keep their descriptor of 32 bytes and, once requeued, are ready but not in memory.
+//   - Next and Get stop at a message that is not in memory. NeedsLoad says, ahead of time, what the store should be
+//     asked for; Loaded brings what was read. One load is in flight at a time. Everything else may happen meanwhile:
+//     the load is matched with the state at its end.
+//   - Messages of the cold range whose deadline has passed are asked for before anything else, and come to Expire.
+//   - Restore begins a life with everything cold, RestoreTimer adds deadlines, RestoreItem what is on hold.
+//
+// A queue with priorities has no cold range: all its messages keep their descriptors, in one head for each priority in
+// use, and RestoreItem brings each.
 //
 // The store must keep a message readable from the moment it answers true for it (the stored argument of PageOut and
-// ReleaseUnacked) until the message is acknowledged, purged, or delivered without acknowledgement. A message that
-// cannot be stored is never dropped, and stops the growth of the cold range until it is consumed.
+// ReleaseUnacked) until the message is acknowledged, purged, or taken out with NoAck set; from then on a load that is asked
+// for later must not find it. A message that cannot be stored is never dropped, and stops the growth of the cold range
+// until it is consumed. Of messages in the cold range it is the store that knows counts and flags, see [LoadedItem].
 //
 // # Invariants
 //
-//   - A message is in exactly one of head, cold range, tail, and outstanding; seqs ascend in each, and from one to the
-//     next of the first three.
+//   - A message is in exactly one of head, cold range, tail, due list, and the list of those that are outstanding, on
+//     hold or leaving; seqs ascend in each, and from one to the next of the first three.
 //   - The tail has messages only while there is a cold range.
 //   - Everything outstanding lies below HandedOut. The cold range and the tail lie at or above it: no outstanding
-//     message is inside the cold range, and what the store finds there is ready.
+//     message is inside the cold range, and what the store finds there is ready, except what is due, leaving, or on hold
+//     since the restart.
+//   - A message with a deadline is in exactly one run of the timers, or known to be due: in the due list, flagged while
+//     outstanding, or waiting to be loaded.
+//   - Runs are at most twice as many as messages, and a few: those of messages that are gone are swept away.
 //   - A consumer is in the service order if and only if it can take a message.
 //   - Counts and byte sums are exact, except that those of a restored cold range are the caller's until it is read.
 //
@@ -78,6 +122,8 @@
 // Enqueue, Next, Get, and Ack in any order cost 50 to 100 ns and allocate nothing in steady state. With many messages
 // Ack and Requeue are a binary search and a move within a block of 64 messages, so that 100 000 requeued in random
 // order take some 30 ms. Consumers are picked in O(1); leaving and joining the order is a binary search among the
-// priorities in use. No call copies a whole queue, and an emptied queue keeps less than 2 KiB besides its
-// consumers.
+// priorities in use; finding the next single active consumer looks at all. The highest priority of messages is found in
+// O(1). A deadline costs a run of 24 bytes and O(log n), and nothing if the message before had the same: a uniform time
+// to live needs a run for each 16 ms. No call copies a whole queue, and an emptied queue keeps less than 2 KiB besides
+// its consumers, one with priorities or deadlines 16 KiB.
 package fifo

@@ -1,32 +1,42 @@
 package fifo
 
-// item is one message the machine holds, ready or outstanding.
+// item is one message the machine holds, ready or outstanding: 32 bytes if the payload is a pointer.
 type item[P any] struct {
-	payload P
-	seq     uint64
-	size    uint32
-	meta    uint32 // flag bits below, then the slot of the consumer that holds it
+	payload    P
+	seq        uint64
+	size       uint32
+	slot       uint32 // of the consumer that holds it, 0 if nobody's
+	deliveries uint16 // failed deliveries; saturates
+	acquired   uint16 // times handed out; saturates
+	priority   uint8
+	flags      uint8
 }
 
 const (
-	metaRedelivered = 1 << iota // came back from the store as handed out before
-	metaUnloaded                // payload dropped, the store has it
-	metaLate                    // dropped while a load was in flight that may have read before the store had it
-
-	metaSlotShift = iota
-	metaFlags     = 1<<metaSlotShift - 1
+	flagRedelivered = 1 << iota // came back from the store as handed out before
+	flagUnloaded                // payload dropped, the store has it
+	flagDue                     // outstanding and past its deadline
+	flagHeld                    // returned, and not ready before a time
+	flagLeaving                 // taken out of the queue for good, but not forgotten yet
 )
 
-func (it *item[P]) loaded() bool { return it.meta&metaUnloaded == 0 }
-func (it *item[P]) slot() uint32 { return it.meta >> metaSlotShift }
+func (it *item[P]) loaded() bool       { return it.flags&flagUnloaded == 0 }
+func (it *item[P]) is(flag uint8) bool { return it.flags&flag != 0 }
+func (it *item[P]) describe() Item[P] {
+	return Item[P]{Payload: it.payload, Size: it.size, Priority: it.priority}
+}
 
-// unload drops the payload; loading tells whether a load is in flight.
-func (it *item[P]) unload(loading bool) {
+// unload drops the payload.
+func (it *item[P]) unload() {
 	var none P
 	it.payload = none
-	it.meta |= metaUnloaded
-	if loading {
-		it.meta |= metaLate
+	it.flags |= flagUnloaded
+}
+
+// raise adds one to a count that stays at its maximum.
+func raise(n *uint16) {
+	if *n < ^uint16(0) {
+		*n++
 	}
 }
 
@@ -168,6 +178,9 @@ func (l *list[P]) popBack() item[P] {
 
 // cursor is a place in a list; it dies at the next change of the list's shape.
 type cursor struct{ block, index int }
+
+// before returns the place of the item that next has returned last.
+func (c cursor) before() cursor { return cursor{c.block, c.index - 1} }
 
 // blockFor returns the block that holds seq if any does: the last one that starts at or below it, else the first.
 func (l *list[P]) blockFor(seq uint64) int {

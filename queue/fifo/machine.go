@@ -2,43 +2,66 @@ package fifo
 
 // Options configure a machine.
 type Options struct {
-	FirstSeq uint64 // seq of the first message enqueued
+	FirstSeq     uint64 // seq of the first message enqueued
+	MaxPriority  uint8  // 0 = a queue without priorities
+	SingleActive bool   // only one consumer at a time gets messages
+	// Preempt lets a consumer of higher priority take over from the active one as soon as that holds nothing.
+	Preempt bool
 }
 
 // Item is a message to enqueue, or one that is gone.
 type Item[P any] struct {
-	Payload P      // zero in a message that is gone and whose payload had been dropped
-	Size    uint32 // body bytes
+	Payload  P      // zero in a message that is gone and whose payload had been dropped
+	Size     uint32 // body bytes
+	Priority uint8  // Options.MaxPriority at most; higher is lowered
+	// Deadline is when the message expires, in milliseconds of the caller's clock; 0 = never. It is not told back.
+	Deadline int64
 }
 
-// Delivery is a message handed out. Unless NoAck is set it is outstanding until Ack or Requeue.
+// Delivery is a message handed out, or taken out by Expire or DropHead. Unless NoAck is set it is outstanding until
+// Ack or Requeue, or leaving until Ack.
 type Delivery[P any] struct {
-	Consumer    ConsumerID // 0 for basic.get
+	Consumer    ConsumerID // 0 if nobody's
 	Seq         uint64
 	Payload     P
 	Size        uint32 // body bytes
+	Priority    uint8
 	Redelivered bool   // handed out before
 	NoAck       bool   // gone already
+	Unloaded    bool   // the payload had been dropped; only in what Expire and DropHead take out
+	Deliveries  uint16 // failed deliveries before this one, see Requeue; 65535 = that many or more
+	Acquired    uint16 // how often it was handed out before this time; 65535 = that often or more
 }
 
 // Machine is one queue. P is the caller's handle of a message, usually a pointer; the machine never looks into it.
 // The zero Machine is not usable; see [New].
 type Machine[P any] struct {
-	ready   backlog[P]
-	unacked list[P]
+	ready   backlog[P] // of a queue without priorities
+	unacked list[P]    // outstanding, on hold, and leaving
 	roster  roster
+	levels  *levels[P] // of a queue with priorities
+	timing  *timing[P] // nil until there is something to time
+	load    load
+	sum     totals
 
 	firstSeq, nextSeq uint64
-	unackedLoaded     int    // outstanding messages with payload
+	handedOut         uint64
+	held, leaving     int    // of unacked
+	unackedLoaded     int    // of unacked those with payload
 	unackedBytes      uint64 // their body bytes
 	releaseFrom       uint64 // where ReleaseUnacked goes on
 }
 
 // New returns an empty machine.
 func New[P any](o Options) *Machine[P] {
-	m := &Machine[P]{firstSeq: o.FirstSeq, nextSeq: o.FirstSeq}
+	m := &Machine[P]{firstSeq: o.FirstSeq, nextSeq: o.FirstSeq, handedOut: o.FirstSeq}
 	m.ready.handedOut = o.FirstSeq
+	m.ready.sum = &m.sum
+	if o.MaxPriority > 0 {
+		m.levels = &levels[P]{byPriority: make([]*backlog[P], int(o.MaxPriority)+1), pageLevel: int(o.MaxPriority)}
+	}
 	m.roster.slots = make([]slot, 1, 2)
+	m.roster.single, m.roster.preempt = o.SingleActive, o.Preempt
 	return m
 }
 
@@ -46,7 +69,16 @@ func New[P any](o Options) *Machine[P] {
 func (m *Machine[P]) Enqueue(p Item[P]) (seq uint64) {
 	seq = m.nextSeq
 	m.nextSeq++
-	m.ready.push(item[P]{payload: p.Payload, seq: seq, size: p.Size})
+	it := item[P]{payload: p.Payload, seq: seq, size: p.Size}
+	b := &m.ready
+	if m.levels != nil {
+		it.priority = m.levels.clamp(p.Priority)
+		b = m.levels.ensure(it.priority, &m.sum)
+	}
+	b.push(it)
+	if p.Deadline != 0 {
+		m.setTimer(seq, it.priority, p.Deadline)
+	}
 	return seq
 }
 
@@ -69,13 +101,59 @@ func (m *Machine[P]) Park(id ConsumerID) { m.roster.setParked(id, true) }
 // consumers that are not parked are left alone: the news that an outbox has drained may come late.
 func (m *Machine[P]) Unpark(id ConsumerID) { m.roster.setParked(id, false) }
 
+// top returns the backlog that is served next, nil if no level exists.
+func (m *Machine[P]) top() *backlog[P] {
+	if m.levels != nil {
+		return m.levels.top()
+	}
+	return &m.ready
+}
+
+// backlogOf returns the backlog of a priority, nil if it does not exist.
+func (m *Machine[P]) backlogOf(priority uint8) *backlog[P] {
+	if m.levels != nil {
+		return m.levels.get(priority)
+	}
+	return &m.ready
+}
+
+// took lets a backlog go that a message was taken out of, if it was the last.
+func (m *Machine[P]) took(b *backlog[P]) {
+	if m.levels != nil && b.head.n == 0 {
+		m.levels.drop(b)
+	}
+}
+
+// putBack makes a message ready that was outstanding or on hold.
+func (m *Machine[P]) putBack(it item[P]) {
+	it.flags &= flagRedelivered | flagUnloaded
+	b := &m.ready
+	if m.levels != nil {
+		b = m.levels.ensure(it.priority, &m.sum)
+	}
+	b.putBack(it)
+}
+
+// next returns the backlog whose first message can be handed out now, nil if there is none.
+func (m *Machine[P]) next(limit uint64) (*backlog[P], *item[P]) {
+	b := m.top()
+	if b == nil {
+		return nil, nil
+	}
+	first := b.peek()
+	if first == nil || first.seq >= limit {
+		return nil, nil
+	}
+	return b, first
+}
+
 // Next hands out the first ready message to the consumer whose turn it is and describes that in d. It returns false,
 // with d untouched, if nothing can move: no message is ready, the first has a seq of limit or above or is not in
 // memory (see NeedsLoad), or no consumer can take one. Consumers that a refuses are parked; a is asked at most once
 // for each active consumer.
 func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
-	first := m.ready.peek()
-	if first == nil || first.seq >= limit {
+	b, first := m.next(limit)
+	if first == nil {
 		return false
 	}
 	slot := m.roster.pick(a, first.size)
@@ -83,7 +161,7 @@ func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
 		return false
 	}
 	s := &m.roster.slots[slot]
-	m.handOut(slot, s.ID, s.NoAck, d)
+	m.handOut(b, slot, s.ID, s.NoAck, d)
 	m.roster.served(slot)
 	return true
 }
@@ -92,94 +170,163 @@ func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
 // consumer 0. It returns false, with d untouched, if no message is ready, or the first has a seq of limit or above or
 // is not in memory; Ready and Head tell which.
 func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
-	first := m.ready.peek()
-	if first == nil || first.seq >= limit {
+	b, first := m.next(limit)
+	if first == nil {
 		return false
 	}
-	m.handOut(0, 0, noAck, d)
+	m.handOut(b, 0, 0, noAck, d)
 	return true
 }
 
-// handOut moves the first ready message to the outstanding ones, or out of the queue.
-func (m *Machine[P]) handOut(slot uint32, id ConsumerID, noAck bool, d *Delivery[P]) {
-	it := m.ready.pop()
+// handOut moves the first message of a backlog to the outstanding ones, or out of the queue.
+func (m *Machine[P]) handOut(b *backlog[P], slot uint32, id ConsumerID, noAck bool, d *Delivery[P]) {
+	it := b.pop()
+	m.took(b)
+	if it.seq >= m.handedOut {
+		m.handedOut = it.seq + 1
+	}
+	d.set(&it)
+	d.Consumer, d.NoAck = id, noAck
+	if noAck {
+		m.gone()
+		return
+	}
+	it.slot = slot
+	raise(&it.acquired)
+	m.hold(it)
+}
+
+// set describes a message that is taken out.
+func (d *Delivery[P]) set(it *item[P]) {
 	*d = Delivery[P]{
-		Consumer:    id,
 		Seq:         it.seq,
 		Payload:     it.payload,
 		Size:        it.size,
-		Redelivered: it.meta&metaRedelivered != 0,
-		NoAck:       noAck,
+		Priority:    it.priority,
+		Redelivered: it.acquired > 0 || it.is(flagRedelivered),
+		Unloaded:    !it.loaded(),
+		Deliveries:  it.deliveries,
+		Acquired:    it.acquired,
 	}
-	if noAck {
-		return
-	}
-	it.meta = it.meta&metaFlags | slot<<metaSlotShift
-	m.unacked.insert(it)
-	m.unackedLoaded++
-	m.unackedBytes += uint64(it.size)
 }
 
-// takeUnacked removes an outstanding message and returns its credit.
-func (m *Machine[P]) takeUnacked(seq uint64) (it item[P], ok bool) {
-	c, ok := m.unacked.find(seq)
-	if !ok {
-		return it, false
+// hold puts a message among those that are neither ready nor gone.
+func (m *Machine[P]) hold(it item[P]) {
+	m.unacked.insert(it)
+	if it.loaded() {
+		m.unackedLoaded++
+		m.unackedBytes += uint64(it.size)
 	}
-	it = m.unacked.remove(c)
+}
+
+// Ack forgets an outstanding message, be it acknowledged or rejected without requeue, or one that is leaving, and
+// returns it. The credit goes back to its consumer. False if seq is neither.
+func (m *Machine[P]) Ack(seq uint64) (Item[P], bool) {
+	c, ok := m.unacked.find(seq)
+	if !ok || m.unacked.at(c).is(flagHeld) {
+		return Item[P]{}, false
+	}
+	it := m.takeUnacked(c)
+	if it.is(flagLeaving) {
+		m.leaving--
+	}
+	m.forget(seq)
+	m.gone()
+	return it.describe(), true
+}
+
+// takeUnacked takes a message out of unacked and returns its credit.
+func (m *Machine[P]) takeUnacked(c cursor) item[P] {
+	it := m.unacked.remove(c)
 	if it.loaded() {
 		m.unackedLoaded--
 		m.unackedBytes -= uint64(it.size)
 	}
-	m.roster.credit(it.slot())
-	return it, true
+	m.roster.credit(it.slot)
+	return it
 }
 
-// Ack forgets an outstanding message, be it acknowledged or rejected without requeue, and returns it. The credit goes
-// back to its consumer. False if seq is not outstanding.
-func (m *Machine[P]) Ack(seq uint64) (Item[P], bool) {
-	it, ok := m.takeUnacked(seq)
-	return Item[P]{Payload: it.payload, Size: it.size}, ok
-}
-
-// Requeue makes an outstanding message ready again, at its original position and marked as redelivered. The credit
-// goes back to its consumer. False if seq is not outstanding.
-func (m *Machine[P]) Requeue(seq uint64) bool {
-	it, ok := m.takeUnacked(seq)
-	if ok {
-		it.meta &= metaFlags
-		m.ready.putBack(it)
+// DropHead takes out the first ready message, to shorten the queue: of the highest priority, and past its deadline if
+// Expire has not yet pulled it. If keep is set the message is leaving until Ack, else it is gone. It returns false, with
+// d untouched, if no message is ready or the first is in the cold range: then, if Ready is not 0, it works after a
+// load; see NeedsLoad.
+func (m *Machine[P]) DropHead(keep bool, d *Delivery[P]) bool {
+	if m.takeDue(keep, d) {
+		return true
 	}
-	return ok
+	b := m.top()
+	if b == nil || b.head.n == 0 {
+		return false
+	}
+	it := b.pop()
+	m.took(b)
+	m.leave(it, keep, d)
+	return true
 }
 
-// Purge forgets all ready messages and returns how many there were. each is called with what they were, as intervals
-// [from, to) of consecutive seqs in ascending order; a cold range is one interval, in which a restored queue may have
-// seqs that were gone before. No interval has an outstanding message in it. each must not call the machine. A load in
-// flight stays in flight and brings nothing.
+// leave describes a message that was taken out without being handed out and keeps it among the leaving ones, or not.
+func (m *Machine[P]) leave(it item[P], keep bool, d *Delivery[P]) {
+	d.set(&it)
+	d.NoAck = !keep
+	if !keep {
+		m.forget(it.seq)
+		m.gone()
+		return
+	}
+	it.flags |= flagLeaving
+	m.leaving++
+	m.hold(it)
+}
+
+// Purge forgets all messages that are ready or on hold and returns how many there were. each is called with what they
+// were, as intervals [from, to) of consecutive seqs, in ascending order in a queue without priorities, deadlines and
+// holds; a cold range is one interval, in which a restored queue may have seqs that were gone before. No interval has
+// an outstanding or leaving message in it. each must not call the machine. A load in flight stays in flight and brings
+// nothing.
 func (m *Machine[P]) Purge(each func(from, to uint64)) (n int) {
-	n = m.ready.len()
-	m.ready.clear(each)
+	n = m.sum.n + m.held
+	cold := m.ready.cold
+	r := runs{each: each}
+	m.ready.clear(&r, &m.unacked)
+	if m.levels != nil {
+		for b := m.levels.top(); b != nil; b = m.levels.top() {
+			b.clear(&r, &m.unacked)
+			m.levels.drop(b)
+		}
+	}
+	m.sum = totals{}
+	m.purgeTiming(&r, cold)
+	r.flush()
 	return n
 }
 
 // Head describes the message to hand out next: its seq (in a cold range: the lowest it can have) and whether it is in
 // memory. ok is false if none is ready.
 func (m *Machine[P]) Head() (seq uint64, loaded, ok bool) {
-	if it := m.ready.head.front(); it != nil {
+	b := m.top()
+	if b == nil {
+		return 0, false, false
+	}
+	if it := b.head.front(); it != nil {
 		return it.seq, it.loaded(), true
 	}
-	return m.ready.cold.from, false, m.ready.cold.open()
+	return b.cold.from, false, b.cold.open()
 }
 
-// Ready returns the number of ready messages, in memory or not.
-func (m *Machine[P]) Ready() int { return m.ready.len() }
+// Ready returns the number of ready messages, in memory or not, those that are due and wait for Expire included.
+func (m *Machine[P]) Ready() int { return m.sum.n }
 
 // ReadyBytes returns the body bytes of the ready messages, in memory or not.
-func (m *Machine[P]) ReadyBytes() uint64 { return m.ready.bytes }
+func (m *Machine[P]) ReadyBytes() uint64 { return m.sum.bytes }
 
 // Unacked returns the number of outstanding messages.
-func (m *Machine[P]) Unacked() int { return m.unacked.n }
+func (m *Machine[P]) Unacked() int { return m.unacked.n - m.held - m.leaving }
+
+// Held returns the number of messages on hold.
+func (m *Machine[P]) Held() int { return m.held }
+
+// Leaving returns the number of messages that were taken out and wait for Ack.
+func (m *Machine[P]) Leaving() int { return m.leaving }
 
 // Consumers returns the number of subscribed consumers.
 func (m *Machine[P]) Consumers() int { return len(m.roster.byID) }
@@ -187,8 +334,11 @@ func (m *Machine[P]) Consumers() int { return len(m.roster.byID) }
 // HasExclusive reports whether an exclusive consumer is subscribed.
 func (m *Machine[P]) HasExclusive() bool { return m.roster.exclusive }
 
+// Active returns the consumer that gets messages in a queue with a single active consumer, 0 if none is subscribed.
+func (m *Machine[P]) Active() ConsumerID { return m.roster.slots[m.roster.activeSlot].ID }
+
 // NextSeq returns the seq that the next message will get.
 func (m *Machine[P]) NextSeq() uint64 { return m.nextSeq }
 
 // HandedOut returns the bound below which all seqs lie that were ever handed out since New or Restore.
-func (m *Machine[P]) HandedOut() uint64 { return m.ready.handedOut }
+func (m *Machine[P]) HandedOut() uint64 { return m.handedOut }

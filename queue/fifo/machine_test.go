@@ -40,8 +40,8 @@ func TestLoadedIgnoresWhatItDidNotAskFor(t *testing.T) {
 	if m.Loaded(items(4, 5), 6); m.LoadedBytes() != 0 {
 		t.Fatal("loaded without a load in flight")
 	}
-	if from, ok := m.NeedsLoad(1); !ok || from != 4 {
-		t.Fatal(from, ok)
+	if want := m.NeedsLoad(1); len(want) != 1 || want[0].From != 4 || want[0].To != 10 {
+		t.Fatal(want)
 	}
 	// 3 lies before the backlog, 5 and 4 come again, 8 and 9 lie above next.
 	if missing := m.Loaded(items(3, 4, 5, 4, 5, 6, 8, 9), 8); missing != 0 || m.LoadedBytes() != 3 {
@@ -57,8 +57,8 @@ func TestLoadedIgnoresWhatItDidNotAskFor(t *testing.T) {
 		}
 	}
 	// More messages than were counted: all come out, and the counts end at zero.
-	if from, ok := m.NeedsLoad(1); !ok || from != 8 {
-		t.Fatal(from, ok)
+	if want := m.NeedsLoad(1); len(want) != 1 || want[0].From != 8 {
+		t.Fatal(want)
 	}
 	if missing := m.Loaded(items(8, 9), 10); missing != 1 || m.Ready() != 2 {
 		t.Fatal(missing, m.Ready())

@@ -2,12 +2,9 @@ package fifo
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"slices"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 func TestMain(m *testing.M) {
@@ -25,12 +22,27 @@ type modelMessage struct {
 	payload     *int
 	persistent  bool // may be stored
 	stored      bool
-	handedOut   bool
 	redelivered bool // said by the store
-	unacked     bool
-	holder      *modelConsumer // nil for basic.get
 	loaded      bool
+	priority    uint8
+	deadline    int64
+	deliveries  uint16
+	acquired    uint16
+	state       modelState
+	holder      *modelConsumer // of an outstanding one; nil for basic.get
+	until       int64          // of one on hold
+	due         bool           // Expire was called after the deadline, and it could not be pulled
 }
+
+type modelState int
+
+const (
+	waiting  modelState = iota // in its place
+	expiring                   // ready, but nothing other than Expire or DropHead takes it
+	unacked
+	held
+	leaving
+)
 
 type modelConsumer struct {
 	Consumer
@@ -38,31 +50,42 @@ type modelConsumer struct {
 	parked  bool
 	gone    bool
 	refuses bool
+	waits   bool // not the single active one
 }
 
 // model is the queue written for obviousness: one sorted slice of messages, one slice of consumers in service order.
 type model struct {
-	messages         []*modelMessage
-	consumers        []*modelConsumer // subscribed
+	options          Options
+	messages         []*modelMessage  // in seq order
+	consumers        []*modelConsumer // subscribed, in that order
 	order            []*modelConsumer // those that can take, first come first served among equals
+	active           *modelConsumer   // of a queue with a single active one
 	next             uint64
 	handedOut        uint64
+	floor            uint64 // what left the head was below
 	coldFrom, coldTo uint64
 	loading          bool
-	loadFrom         uint64
 	loadCold         [2]uint64 // the cold range when the load was asked for
+	want             []Interval
 	pageFrom         uint64
 	releaseFrom      uint64
 }
 
 func (m *model) cold(x *modelMessage) bool { return m.coldFrom <= x.seq && x.seq < m.coldTo }
 
-func (m *model) ready() (list []*modelMessage) {
+func (m *model) in(state modelState) (list []*modelMessage) {
 	for _, x := range m.messages {
-		if !x.unacked {
+		if x.state == state {
 			list = append(list, x)
 		}
 	}
+	return list
+}
+
+// ready returns the messages that wait in their places, in the order in which they go out.
+func (m *model) ready() (list []*modelMessage) {
+	list = m.in(waiting)
+	slices.SortStableFunc(list, func(x, y *modelMessage) int { return int(y.priority) - int(x.priority) })
 	return list
 }
 
@@ -100,13 +123,46 @@ func (m *model) consumer(id ConsumerID) *modelConsumer {
 
 // settle puts the service order right after the state of c changed.
 func (m *model) settle(c *modelConsumer) {
-	can := !c.parked && !c.gone && (c.NoAck || c.Prefetch == 0 || c.unacked < c.Prefetch)
+	can := !c.parked && !c.gone && !c.waits && (c.NoAck || c.Prefetch == 0 || c.unacked < c.Prefetch)
 	at := slices.Index(m.order, c)
 	if can && at < 0 {
 		m.order = append(m.order, c)
 	}
 	if !can && at >= 0 {
 		m.order = slices.Delete(m.order, at, at+1)
+	}
+}
+
+// elect chooses the single active consumer after consumers or what they hold have changed.
+func (m *model) elect() {
+	if !m.options.SingleActive {
+		return
+	}
+	var best *modelConsumer
+	for _, c := range m.consumers {
+		if best == nil || c.Priority > best.Priority {
+			best = c
+		}
+	}
+	replaced := false
+	if a := m.active; a != nil && !a.gone {
+		replaced = m.options.Preempt && best.Priority > a.Priority
+		if !replaced || a.unacked > 0 {
+			best = a
+		} else {
+			replaced = false
+		}
+	}
+	m.active = best
+	// Nobody joins the order before somebody has left it.
+	for _, c := range m.consumers {
+		c.waits = c != best || replaced
+		if c.waits {
+			m.settle(c)
+		}
+	}
+	if best != nil {
+		m.settle(best)
 	}
 }
 
@@ -120,21 +176,47 @@ func (m *model) first() *modelMessage {
 	return nil
 }
 
+// describe is what is said of a message that goes out.
+func (x *modelMessage) describe() Delivery[*int] {
+	d := Delivery[*int]{
+		Seq: x.seq, Size: x.size, Priority: x.priority, Redelivered: x.redelivered || x.acquired > 0,
+		Deliveries: x.deliveries, Acquired: x.acquired, Unloaded: !x.loaded,
+	}
+	if x.loaded {
+		d.Payload = x.payload
+	}
+	return d
+}
+
 func (m *model) handOut(c *modelConsumer, noAck bool) Delivery[*int] {
 	x := m.first()
-	d := Delivery[*int]{Seq: x.seq, Payload: x.payload, Size: x.size, Redelivered: x.handedOut || x.redelivered, NoAck: noAck}
+	d := x.describe()
+	d.NoAck = noAck
 	if c != nil {
 		d.Consumer = c.ID
 	}
-	x.handedOut = true
 	m.handedOut = max(m.handedOut, x.seq+1)
+	m.floor = max(m.floor, x.seq+1)
 	if noAck {
 		m.remove(x)
 		return d
 	}
-	x.unacked, x.holder = true, c
+	x.acquired++
+	x.state, x.holder = unacked, c
 	if c != nil {
 		c.unacked++
+	}
+	return d
+}
+
+// takeOut is what Expire and DropHead do.
+func (m *model) takeOut(x *modelMessage, keep bool) Delivery[*int] {
+	d := x.describe()
+	d.NoAck = !keep
+	if keep {
+		x.state = leaving
+	} else {
+		m.remove(x)
 	}
 	return d
 }
@@ -163,24 +245,54 @@ func (m *model) deliver(limit uint64) (d Delivery[*int], ok bool) {
 	return d, false
 }
 
-func (m *model) release(x *modelMessage) {
-	x.unacked = false
-	if x.holder != nil {
-		x.holder.unacked--
-		m.settle(x.holder)
+// release takes a message from its consumer.
+func (m *model) release(x *modelMessage, state modelState) {
+	x.state = state
+	if c := x.holder; c != nil {
+		c.unacked--
+		m.settle(c)
+		m.elect()
 	}
 	x.holder = nil
+	if x.due && (state == waiting || state == held) {
+		x.state = expiring
+	}
+}
+
+// passed reports whether the deadline of x has passed as the machine counts time.
+func passed(deadline, now int64) bool { return deadline != 0 && (deadline+15)/16*16 <= now }
+
+// expire is what happens when Expire is called until it says false: it returns what is taken out.
+func (m *model) expire(now int64) (out []*modelMessage) {
+	for _, x := range m.messages {
+		if x.state == expiring {
+			out = append(out, x)
+			continue
+		}
+		if x.state == leaving || !passed(x.deadline, now) {
+			continue
+		}
+		switch {
+		case x.state == unacked || x.state == waiting && m.cold(x):
+			x.due = true
+		default:
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 func (m *model) pageOut(keep, limit int) (n int, bytes uint64) {
 	drop := func(x *modelMessage) {
-		x.loaded = false
 		n++
-		bytes += uint64(x.size)
+		if x.loaded {
+			bytes += uint64(x.size)
+		}
+		x.loaded = false
 	}
 	if m.coldFrom == m.coldTo {
 		for i, x := range m.ready() {
-			if i < keep || x.handedOut {
+			if i < keep || x.seq < m.floor {
 				continue
 			}
 			if x.stored && limit > 0 {
@@ -193,7 +305,7 @@ func (m *model) pageOut(keep, limit int) (n int, bytes uint64) {
 	if m.coldFrom < m.coldTo {
 		for h := m.head(); len(h) > keep && n < limit; h = m.head() {
 			x := h[len(h)-1]
-			if x.handedOut || !x.stored {
+			if x.seq < m.floor || !x.stored {
 				break
 			}
 			m.coldFrom = x.seq
@@ -210,11 +322,13 @@ func (m *model) pageOut(keep, limit int) (n int, bytes uint64) {
 			drop(x)
 		}
 	}
-	head, some := m.head(), false
-	for _, x := range head {
-		some = some || x.loaded
+	head, unloaded := m.head(), 0
+	for _, x := range m.ready() {
+		if !x.loaded && !m.cold(x) {
+			unloaded++
+		}
 	}
-	if len(head) <= keep || !some {
+	if len(head) <= keep || unloaded == len(head) {
 		return n, bytes
 	}
 	budget := limit - n
@@ -223,7 +337,7 @@ func (m *model) pageOut(keep, limit int) (n int, bytes uint64) {
 			continue
 		}
 		budget--
-		if i >= len(head) || head[i].seq >= m.handedOut {
+		if i >= len(head) || head[i].seq >= m.floor {
 			m.pageFrom = 0
 			break
 		}
@@ -239,7 +353,7 @@ func (m *model) releaseUnacked(limit int) (n int, bytes uint64) {
 	var held []*modelMessage
 	loaded := 0
 	for _, x := range m.messages {
-		if x.unacked {
+		if x.state >= unacked {
 			held = append(held, x)
 			if x.loaded {
 				loaded++
@@ -266,429 +380,61 @@ func (m *model) releaseUnacked(limit int) (n int, bytes uint64) {
 	return n, bytes
 }
 
-func (m *model) needsLoad(window int) (uint64, bool) {
-	if m.loading {
-		return 0, false
-	}
-	m.loadCold = [2]uint64{m.coldFrom, m.coldTo}
-	head := m.head()
-	for i, x := range head {
-		if i < max(window, 1) && !x.loaded {
-			m.loading, m.loadFrom = true, x.seq
-			return x.seq, true
+// needsLoad says what a load is to bring: due ones, or those of the head, or of the beginning of the cold range.
+func (m *model) needsLoad(window int) (due, head []*modelMessage, cold bool) {
+	for _, x := range m.in(waiting) {
+		if x.due && m.cold(x) {
+			due = append(due, x)
 		}
 	}
-	if m.coldFrom < m.coldTo && len(head) < max(window, 1) {
-		m.loading, m.loadFrom = true, m.coldFrom
-		return m.coldFrom, true
+	for i, x := range m.head() {
+		if i < window && !x.loaded {
+			head = append(head, x)
+		}
 	}
-	return 0, false
+	return due, head, m.coldFrom < m.coldTo && len(m.head()) < window
 }
 
 // read is the store's side of a load.
 func (m *model) read(limit int) (items []LoadedItem[*int], next uint64) {
-	for _, x := range m.messages {
-		if x.seq < m.loadFrom || !x.stored {
-			continue
+	for _, w := range m.want {
+		for _, x := range m.messages {
+			if x.seq < w.From || x.seq >= w.To || !x.stored {
+				continue
+			}
+			if len(items) == limit {
+				return items, items[limit-1].Seq + 1
+			}
+			items = append(items, LoadedItem[*int]{
+				Seq: x.seq, Payload: x.payload, Size: x.size, Redelivered: x.redelivered,
+				Deliveries: x.deliveries, Acquired: x.acquired,
+			})
 		}
-		if len(items) == limit {
-			return items, items[limit-1].Seq + 1
-		}
-		items = append(items, LoadedItem[*int]{Seq: x.seq, Payload: x.payload, Size: x.size, Redelivered: x.redelivered})
+		next = w.To
 	}
-	return items, m.next
+	return items, next
 }
 
 func (m *model) loaded(items []LoadedItem[*int], next uint64) {
 	m.loading = false
-	joins := m.coldFrom < m.coldTo && m.loadFrom <= m.coldFrom && m.loadCold[0] == m.coldFrom
-	end := min(next, m.loadCold[1])
-	for _, li := range items {
-		if x := m.find(li.Seq); x != nil && !x.unacked && (!m.cold(x) || joins && x.seq < end) {
-			x.loaded = true
+	joins := m.coldFrom < m.coldTo && m.loadCold[0] == m.coldFrom
+	for _, w := range m.want {
+		for _, li := range items {
+			x := m.find(li.Seq)
+			if li.Seq < w.From || li.Seq >= w.To || x == nil || x.state != waiting {
+				continue
+			}
+			if cold := m.cold(x); w.want == wantReady && !cold || w.want == wantDue && cold || w.want == wantCold && joins {
+				x.loaded = true
+				if cold && x.due {
+					x.state = expiring
+				}
+			}
 		}
 	}
-	if joins && m.coldFrom < end {
-		m.coldFrom = end
-		if m.coldFrom >= m.coldTo {
+	if joins && m.want[len(m.want)-1].want == wantCold {
+		if m.coldFrom = max(m.coldFrom, min(next, m.loadCold[1])); m.coldFrom >= m.coldTo {
 			m.coldFrom, m.coldTo = 0, 0
 		}
 	}
-}
-
-// pair is a machine and its model, driven together.
-type pair struct {
-	t       *rapid.T
-	fifo    *Machine[*int]
-	model   model
-	pending []LoadedItem[*int] // read, not yet handed over
-	read    bool
-	readTo  uint64
-	lastID  ConsumerID
-}
-
-func (p *pair) same(what string, got, want any) {
-	p.t.Helper()
-	if got != want {
-		p.t.Fatalf("%s: machine says %v, model says %v", what, got, want)
-	}
-}
-
-func (p *pair) check() {
-	p.t.Helper()
-	f, m := p.fifo, &p.model
-	var unacked, consumers int
-	var readyBytes, loadedBytes uint64
-	exclusive := false
-	for _, x := range m.messages {
-		if x.unacked {
-			unacked++
-		} else {
-			readyBytes += uint64(x.size)
-		}
-		if x.loaded {
-			loadedBytes += uint64(x.size)
-		}
-	}
-	for _, c := range m.consumers {
-		consumers++
-		exclusive = exclusive || c.Exclusive
-	}
-	ready := m.ready()
-	p.same("Ready", f.Ready(), len(ready))
-	p.same("Unacked", f.Unacked(), unacked)
-	p.same("ReadyBytes", f.ReadyBytes(), readyBytes)
-	p.same("LoadedBytes", f.LoadedBytes(), loadedBytes)
-	p.same("Consumers", f.Consumers(), consumers)
-	p.same("HasExclusive", f.HasExclusive(), exclusive)
-	p.same("NextSeq", f.NextSeq(), m.next)
-	p.same("HandedOut", f.HandedOut(), m.handedOut)
-	seq, loaded, ok := f.Head()
-	wantSeq, wantLoaded, wantOK := m.coldFrom, false, m.coldFrom < m.coldTo
-	if h := m.head(); len(h) > 0 {
-		wantSeq, wantLoaded, wantOK = h[0].seq, h[0].loaded, true
-	}
-	p.same("Head", fmt.Sprint(seq, loaded, ok), fmt.Sprint(wantSeq, wantLoaded, wantOK))
-	if err := checkList(&f.ready.head); err != nil {
-		p.t.Fatal("head: ", err)
-	}
-	if err := checkList(&f.ready.tail); err != nil {
-		p.t.Fatal("tail: ", err)
-	}
-	if err := checkList(&f.unacked); err != nil {
-		p.t.Fatal("unacked: ", err)
-	}
-}
-
-func (p *pair) int(name string, lo, hi int) int { return rapid.IntRange(lo, hi).Draw(p.t, name) }
-
-func (p *pair) bool(name string) bool { return rapid.Bool().Draw(p.t, name) }
-
-// anyConsumer draws an id that is mostly subscribed.
-func (p *pair) anyConsumer() ConsumerID { return ConsumerID(p.int("consumer", 1, int(p.lastID)+1)) }
-
-func (p *pair) restore() {
-	m := &p.model
-	from := uint64(p.int("first", 0, 5))
-	p.fifo = New[*int](Options{FirstSeq: from})
-	m.next, m.handedOut = from, from
-	if p.bool("fresh") {
-		return
-	}
-	n, bytes := p.int("stored", 0, 200), uint64(0)
-	for i := range n {
-		if m.next = from + uint64(i); p.int("hole", 0, 9) > 0 {
-			x := &modelMessage{seq: m.next, size: uint32(i), payload: new(int), persistent: true, stored: true, redelivered: i < n/3}
-			m.messages = append(m.messages, x)
-			bytes += uint64(i)
-		}
-	}
-	m.next = from + uint64(n)
-	m.handedOut = m.next
-	if len(m.messages) > 0 {
-		m.coldFrom, m.coldTo, m.handedOut = from, m.next, from
-	}
-	p.fifo.Restore(m.next, from, len(m.messages), bytes)
-}
-
-func (p *pair) enqueue() {
-	n := p.int("enqueue", 1, 4)
-	if n == 4 {
-		n = 150
-	}
-	kind := p.int("persistent", 0, 5)
-	for i := range n {
-		x := &modelMessage{seq: p.model.next, size: uint32(p.model.next % 7), payload: new(int), loaded: true}
-		x.persistent = kind > 0 && (kind > 1 || i%20 > 0)
-		p.same("seq", p.fifo.Enqueue(Item[*int]{x.payload, x.size}), x.seq)
-		p.model.messages = append(p.model.messages, x)
-		p.model.next++
-	}
-}
-
-func (p *pair) store() {
-	upTo := p.model.next - min(p.model.next, uint64(p.int("behind", 0, 50)))
-	for _, x := range p.model.messages {
-		x.stored = x.stored || x.persistent && x.seq < upTo
-	}
-}
-
-func (p *pair) stored(seq uint64) bool { return p.model.find(seq).stored }
-
-func (p *pair) subscribe() {
-	c := &modelConsumer{Consumer: Consumer{
-		ID:        p.lastID + 1,
-		Prefetch:  uint32(p.int("prefetch", 0, 4)),
-		NoAck:     p.int("no-ack", 0, 3) == 0,
-		Exclusive: p.int("exclusive", 0, 9) == 0,
-		Priority:  int32(p.int("priority", -1, 2)),
-	}}
-	p.lastID++
-	var want error
-	for _, o := range p.model.consumers {
-		if o.Exclusive || c.Exclusive {
-			want = ErrExclusive
-		}
-	}
-	p.same("Subscribe", p.fifo.Subscribe(c.Consumer), want)
-	if want == nil {
-		p.model.consumers = append(p.model.consumers, c)
-		p.model.settle(c)
-	}
-}
-
-func (p *pair) change() {
-	id := p.anyConsumer()
-	c := p.model.consumer(id)
-	op := p.int("change", 0, 4)
-	switch op {
-	case 0:
-		p.fifo.Unsubscribe(id)
-	case 1:
-		n := uint32(p.int("prefetch", 0, 6))
-		p.fifo.SetPrefetch(id, n)
-		if c != nil {
-			c.Prefetch = n
-		}
-	case 2:
-		p.fifo.Park(id)
-	case 3:
-		p.fifo.Unpark(id)
-	}
-	if c == nil {
-		return
-	}
-	switch op {
-	case 0:
-		c.gone = true
-		p.model.consumers = slices.DeleteFunc(p.model.consumers, func(o *modelConsumer) bool { return o == c })
-	case 2:
-		c.parked = true
-	case 3:
-		c.parked = false
-	case 4:
-		c.refuses = !c.refuses
-	}
-	p.model.settle(c)
-}
-
-func (p *pair) pump() {
-	limit := p.model.next
-	if p.bool("limited") {
-		limit -= min(limit, uint64(p.int("limit", 0, 20)))
-	}
-	for range p.int("deliveries", 1, 100) {
-		var d Delivery[*int]
-		want, wantOK := p.model.deliver(limit)
-		// The model has already parked those that refuse; the answer to the machine does not depend on that.
-		p.same("Next", p.fifo.Next(limit, &p.model, &d), wantOK)
-		p.same("delivery", d, want)
-		if !wantOK {
-			break
-		}
-	}
-}
-
-func (p *pair) get() {
-	noAck := p.bool("no-ack")
-	limit := p.model.next - min(p.model.next, uint64(p.int("limit", 0, 3)))
-	var d, want Delivery[*int]
-	first := p.model.first()
-	ok := first != nil && first.seq < limit
-	if ok {
-		want = p.model.handOut(nil, noAck)
-	}
-	p.same("Get", p.fifo.Get(limit, noAck, &d), ok)
-	p.same("delivery", d, want)
-}
-
-// settle acknowledges or requeues some messages, mostly outstanding ones.
-func (p *pair) settle() {
-	requeue := p.bool("requeue")
-	first := p.int("first", 0, int(p.model.next))
-	step := p.int("step", 1, 3)
-	for i := range p.int("settle", 1, 80) {
-		seq := uint64(first + i*step)
-		if p.bool("down") {
-			seq = uint64(max(first-i*step, 0))
-		}
-		x := p.model.find(seq)
-		ok := x != nil && x.unacked
-		if ok {
-			p.model.release(x)
-		}
-		if requeue {
-			p.same("Requeue", p.fifo.Requeue(seq), ok)
-			continue
-		}
-		var want Item[*int]
-		if ok {
-			want.Size = x.size
-			if x.loaded {
-				want.Payload = x.payload
-			}
-			p.model.remove(x)
-		}
-		got, gotOK := p.fifo.Ack(seq)
-		p.same("Ack", gotOK, ok)
-		p.same("acked", got, want)
-	}
-}
-
-func (p *pair) purge() {
-	m := &p.model
-	want := m.ready()
-	var got []uint64
-	inCold := 0
-	count := func(seq uint64) {
-		if x := m.find(seq); x == nil || x.unacked {
-			if seq < m.coldFrom || seq >= m.coldTo || x != nil {
-				p.t.Fatalf("purged %d, which is not ready", seq)
-			}
-			inCold++ // a hole in a restored range
-			return
-		}
-		got = append(got, seq)
-	}
-	n := p.fifo.Purge(func(from, to uint64) {
-		for ; from < to; from++ {
-			count(from)
-		}
-	})
-	p.same("Purge", n, len(want))
-	var seqs []uint64
-	for _, x := range want {
-		seqs = append(seqs, x.seq)
-		m.remove(x)
-	}
-	if !slices.Equal(got, seqs) {
-		p.t.Fatalf("purged %v, want %v", got, seqs)
-	}
-	m.coldFrom, m.coldTo = 0, 0
-}
-
-func (p *pair) page() {
-	keep, limit := p.int("keep", 0, 40), p.int("max", 0, 200)
-	wantN, wantBytes := p.model.pageOut(keep, limit)
-	n, bytes := p.fifo.PageOut(keep, limit, p.stored)
-	p.same("PageOut", fmt.Sprint(n, bytes), fmt.Sprint(wantN, wantBytes))
-}
-
-func (p *pair) unload() {
-	limit := p.int("max", 0, 50)
-	wantN, wantBytes := p.model.releaseUnacked(limit)
-	n, bytes := p.fifo.ReleaseUnacked(limit, p.stored)
-	p.same("ReleaseUnacked", fmt.Sprint(n, bytes), fmt.Sprint(wantN, wantBytes))
-}
-
-// load does one of the three steps of a load: ask, read, hand over.
-func (p *pair) load() {
-	if !p.model.loading {
-		window := p.int("window", 0, 60)
-		from, ok := p.fifo.NeedsLoad(window)
-		wantFrom, wantOK := p.model.needsLoad(window)
-		p.same("NeedsLoad", fmt.Sprint(from, ok), fmt.Sprint(wantFrom, wantOK))
-		return
-	}
-	if _, ok := p.fifo.NeedsLoad(1000); ok {
-		p.t.Fatal("second load in flight")
-	}
-	switch {
-	case !p.read:
-		p.pending, p.readTo = p.model.read(p.int("items", 1, 100))
-		p.read = true
-	case p.int("fails", 0, 9) == 0:
-		p.fifo.LoadFailed()
-		p.model.loading, p.read = false, false
-	default:
-		p.same("missing", p.fifo.Loaded(p.pending, p.readTo), 0)
-		p.model.loaded(p.pending, p.readTo)
-		p.read = false
-	}
-}
-
-func (p *pair) run(t *rapid.T) {
-	p.t = t
-	p.restore()
-	step := func(f func()) func(*rapid.T) { return func(*rapid.T) { f() } }
-	t.Repeat(map[string]func(*rapid.T){
-		"":          func(*rapid.T) { p.check() },
-		"enqueue":   step(p.enqueue),
-		"store":     step(p.store),
-		"subscribe": step(p.subscribe),
-		"change":    step(p.change),
-		"pump":      step(p.pump),
-		"pump2":     step(p.pump),
-		"get":       step(p.get),
-		"settle":    step(p.settle),
-		"settle2":   step(p.settle),
-		"purge":     step(p.purge),
-		"page":      step(p.page),
-		"unload":    step(p.unload),
-		"load":      step(p.load),
-		"load2":     step(p.load),
-		"load3":     step(p.load),
-	})
-}
-
-// TestMachineAgreesWithModel drives a machine and the slow model through the same random calls.
-func TestMachineAgreesWithModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) { new(pair).run(t) })
-}
-
-// TestEverythingComesOutOnce lets random things happen and then drains the queue: every message that was not settled
-// comes out, each once, in order.
-func TestEverythingComesOutOnce(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := new(pair)
-		p.run(t)
-		f, m := p.fifo, &p.model
-		for _, x := range m.messages {
-			if x.unacked && !f.Requeue(x.seq) {
-				t.Fatalf("%d is not outstanding", x.seq)
-			}
-			x.unacked = false
-		}
-		if m.loading {
-			f.LoadFailed()
-		}
-		for len(m.messages) > 0 {
-			var d Delivery[*int]
-			for f.Get(m.next, true, &d) {
-				if len(m.messages) == 0 || d.Seq != m.messages[0].seq || d.Payload != m.messages[0].payload {
-					t.Fatalf("got %d, want %v", d.Seq, m.messages)
-				}
-				m.messages = m.messages[1:]
-			}
-			var ok bool
-			if m.loadFrom, ok = f.NeedsLoad(1); ok {
-				f.Loaded(m.read(10))
-			} else if len(m.messages) > 0 {
-				t.Fatalf("stuck before %d", m.messages[0].seq)
-			}
-		}
-		if f.Ready() != 0 || f.Unacked() != 0 || f.LoadedBytes() != 0 || f.ReadyBytes() != 0 {
-			t.Fatalf("left over: %+v", f)
-		}
-	})
 }

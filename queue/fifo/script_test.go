@@ -16,11 +16,14 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the output that the scripts have now into testdata")
 
 // A script is a sequence of blocks separated by blank lines: commands, a line "----", and their whole output.
-// Lines that begin with # are comments. Commands are words, options are key=value:
+// Lines that begin with # are comments. Commands are words, options are key=value. Every script begins with new:
 //
-//	new first=N                     start with an empty machine (every script has one at the beginning)
+//	new [first=N] [max-priority=N] [single] [preempt]
 //	restore next=N from=N SEQ...    make the given seqs, 10 bytes each, the backlog after a restart
-//	enqueue NAME... [size=N] [x=N]  enqueue persistent messages; x=N enqueues N named after their seq
+//	restore-item SEQ... [priority=N] [deadline=N] [not-before=N] [deliveries=N] [acquired=N]
+//	restore-timer SEQ... deadline=N
+//	enqueue NAME... [size=N] [x=N] [priority=N] [deadline=N]
+//	                                enqueue persistent messages; x=N enqueues N named after their seq
 //	transient NAME...               enqueue messages that are never stored
 //	store [to=N]                    the store has written every persistent message (with a seq below N)
 //	lose SEQ                        the store has lost a message
@@ -29,7 +32,11 @@ var rewrite = flag.Bool("rewrite", false, "write the output that the scripts hav
 //	refuse ID, admit ID             let the admitter say no or yes for this consumer
 //	deliver [n=N] [limit=N]         call Next up to N times (default: until it says false)
 //	get [no-ack] [limit=N]
-//	ack SEQ..., requeue SEQ...      each SEQ may be LOW-HIGH
+//	ack SEQ..., requeue SEQ... [failed], hold SEQ... until=N [failed], bury SEQ..., counts SEQ...
+//	                                each SEQ may be LOW-HIGH
+//	expire now=N [keep] [n=N]       call Expire up to N times (default: until it says false)
+//	drop [keep] [n=N]               call DropHead N times (default: once)
+//	release-held now=N [max=N], next-deadline
 //	purge
 //	page-out [keep=N] [max=N], release [max=N]
 //	needs-load [window=N]
@@ -43,9 +50,10 @@ type script struct {
 	refuses map[ConsumerID]bool
 
 	// Of the load in flight.
-	from, next uint64
-	items      []LoadedItem[string]
-	read       bool
+	want  []Interval
+	next  uint64
+	items []LoadedItem[string]
+	read  bool
 }
 
 type diskMessage struct {
@@ -106,6 +114,9 @@ func (c command) id() ConsumerID { return ConsumerID(atoi(c.words[0])) }
 // seqs returns the numbers and LOW-HIGH ranges among the words.
 func (c command) seqs() (seqs []uint64) {
 	for _, w := range c.words {
+		if w[0] < '0' || w[0] > '9' {
+			continue // a flag
+		}
 		low, high, ok := strings.Cut(w, "-")
 		if !ok {
 			high = low
@@ -131,7 +142,12 @@ func (s *script) run(line string) {
 	c := parseCommand(line)
 	switch c.name {
 	case "new":
-		*s = script{m: New[string](Options{FirstSeq: uint64(c.number("first", 0))}), refuses: map[ConsumerID]bool{}}
+		*s = script{refuses: map[ConsumerID]bool{}, m: New[string](Options{
+			FirstSeq:     uint64(c.number("first", 0)),
+			MaxPriority:  uint8(c.number("max-priority", 0)),
+			SingleActive: c.flag("single"),
+			Preempt:      c.flag("preempt"),
+		})}
 	case "enqueue", "transient":
 		s.enqueue(c)
 	case "subscribe":
@@ -155,19 +171,82 @@ func (s *script) run(line string) {
 		} else {
 			s.printf("nothing")
 		}
-	case "ack", "requeue":
-		s.settle(c)
-	case "state":
-		m := s.m
-		seq, loaded, ok := m.Head()
-		s.printf("ready %d (%d bytes), unacked %d, loaded %d bytes, consumers %d, exclusive %t, next %d, handed out %d",
-			m.Ready(), m.ReadyBytes(), m.Unacked(), m.LoadedBytes(), m.Consumers(), m.HasExclusive(), m.NextSeq(), m.HandedOut())
-		if ok {
-			s.printf("head %d, loaded %t", seq, loaded)
+	case "ack", "requeue", "hold", "bury", "counts":
+		for _, seq := range c.seqs() {
+			s.settle(c, seq)
 		}
+	case "state":
+		s.state()
+	case "expire", "drop", "release-held", "next-deadline":
+		s.runTime(c)
 	default:
 		s.runStore(c)
 	}
+}
+
+func (s *script) state() {
+	m := s.m
+	seq, loaded, ok := m.Head()
+	s.printf("ready %d (%d bytes), unacked %d, loaded %d bytes, consumers %d, exclusive %t, next %d, handed out %d",
+		m.Ready(), m.ReadyBytes(), m.Unacked(), m.LoadedBytes(), m.Consumers(), m.HasExclusive(), m.NextSeq(), m.HandedOut())
+	if ok {
+		s.printf("head %d, loaded %t", seq, loaded)
+	}
+	if m.Held() > 0 || m.Leaving() > 0 {
+		s.printf("held %d, leaving %d", m.Held(), m.Leaving())
+	}
+	if m.roster.single {
+		s.printf("active %d", m.Active())
+	}
+}
+
+// runTime runs the commands that take out messages without handing them out.
+func (s *script) runTime(c command) {
+	take := func(d *Delivery[string]) bool { return s.m.Expire(int64(c.number("now", 0)), c.flag("keep"), d) }
+	n := 1 << 30
+	switch c.name {
+	case "next-deadline":
+		if at, ok := s.m.NextDeadline(); ok {
+			s.printf("at %d", at)
+		} else {
+			s.printf("none")
+		}
+		return
+	case "release-held":
+		s.printf("released %d", s.m.Release(int64(c.number("now", 0)), c.number("max", 1<<30)))
+		return
+	case "drop":
+		take = func(d *Delivery[string]) bool { return s.m.DropHead(c.flag("keep"), d) }
+		n = 1
+	}
+	for range c.number("n", n) {
+		var d Delivery[string]
+		if !take(&d) {
+			s.printf("no more")
+			return
+		}
+		text := fmt.Sprintf("%d %s", d.Seq, d.Payload)
+		if d.Unloaded {
+			text += "not in memory"
+		}
+		if d.NoAck {
+			s.forget(d.Seq)
+		} else {
+			text += ", leaving"
+		}
+		s.printf("%s%s", text, pastOf(d))
+	}
+}
+
+// pastOf describes the past of a message.
+func pastOf(d Delivery[string]) (text string) {
+	if d.Redelivered {
+		text = ", redelivered"
+	}
+	if d.Deliveries > 0 {
+		text += fmt.Sprintf(", failed %d of %d", d.Deliveries, d.Acquired)
+	}
+	return text
 }
 
 // runStore runs the commands that have to do with the store.
@@ -181,6 +260,22 @@ func (s *script) runStore(c command) {
 			bytes += 10
 		}
 		s.m.Restore(uint64(c.number("next", 0)), uint64(c.number("from", 0)), len(s.disk), uint64(bytes))
+	case "restore-item":
+		for _, seq := range c.seqs() {
+			item := LoadedItem[string]{Seq: seq, Payload: "m" + strconv.Itoa(int(seq)), Size: 10}
+			item.Deliveries, item.Acquired = uint16(c.number("deliveries", 0)), uint16(c.number("acquired", 0))
+			s.disk = append(s.disk, diskMessage{item, true, true})
+			s.m.RestoreItem(RestoredItem{
+				Seq: seq, Size: 10, Priority: uint8(c.number("priority", 0)),
+				Deadline: int64(c.number("deadline", 0)), NotBefore: int64(c.number("not-before", 0)),
+				Deliveries: item.Deliveries, Acquired: item.Acquired,
+			})
+		}
+		slices.SortFunc(s.disk, func(x, y diskMessage) int { return int(x.Seq) - int(y.Seq) })
+	case "restore-timer":
+		for _, seq := range c.seqs() {
+			s.m.RestoreTimer(seq, int64(c.number("deadline", 0)))
+		}
 	case "store":
 		for i := range s.disk {
 			d := &s.disk[i]
@@ -204,12 +299,15 @@ func (s *script) runStore(c command) {
 		n, bytes := s.m.ReleaseUnacked(c.number("max", 1<<30), s.stored)
 		s.printf("released %d, %d bytes", n, bytes)
 	case "needs-load":
-		from, ok := s.m.NeedsLoad(c.number("window", 1))
-		if ok {
-			s.from = from
-			s.printf("from %d", from)
+		if want := s.m.NeedsLoad(c.number("window", 1)); want == nil {
+			s.printf("needs nothing")
 		} else {
-			s.printf("no")
+			s.want = want
+			text := "needs"
+			for _, w := range want {
+				text += fmt.Sprintf(" [%d,%d)", w.From, w.To)
+			}
+			s.printf("%s", text)
 		}
 	case "read":
 		s.readStore(c.number("n", 1<<30))
@@ -236,7 +334,12 @@ func (s *script) enqueue(c command) {
 		if name == "" {
 			name = "m" + strconv.Itoa(int(first)+i)
 		}
-		item := Item[string]{name, uint32(c.number("size", 1))}
+		item := Item[string]{
+			Payload:  name,
+			Size:     uint32(c.number("size", 1)),
+			Priority: uint8(c.number("priority", 0)),
+			Deadline: int64(c.number("deadline", 0)),
+		}
 		seq := s.m.Enqueue(item)
 		s.disk = append(s.disk, diskMessage{
 			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size},
@@ -272,9 +375,7 @@ func (s *script) deliver(c command) {
 
 func (s *script) delivered(d Delivery[string]) {
 	text := fmt.Sprintf("%d %s to %d", d.Seq, d.Payload, d.Consumer)
-	if d.Redelivered {
-		text += ", redelivered"
-	}
+	text += pastOf(d)
 	if d.NoAck {
 		text += ", no-ack"
 		s.forget(d.Seq)
@@ -282,40 +383,54 @@ func (s *script) delivered(d Delivery[string]) {
 	s.printf("%s", text)
 }
 
-func (s *script) settle(c command) {
-	for _, seq := range c.seqs() {
-		if c.name == "requeue" {
-			if !s.m.Requeue(seq) {
-				s.printf("%d is not outstanding", seq)
-			}
-			continue
+func (s *script) settle(c command, seq uint64) {
+	var it Item[string]
+	var ok bool
+	switch c.name {
+	case "requeue":
+		ok = s.m.Requeue(seq, c.flag("failed"))
+	case "hold":
+		ok = s.m.Hold(seq, c.flag("failed"), int64(c.number("until", 0)))
+	case "bury":
+		it, ok = s.m.Bury(seq)
+	case "counts":
+		var n Counts
+		if n, ok = s.m.Outstanding(seq); ok {
+			s.printf("%d: failed %d of %d, due %t", seq, n.Deliveries, n.Acquired, n.Due)
 		}
-		it, ok := s.m.Ack(seq)
-		switch {
-		case !ok:
-			s.printf("%d is not outstanding", seq)
-		case it.Payload == "":
-			s.printf("%d gone, payload not in memory", seq)
-		default:
-			s.printf("%d %s gone", seq, it.Payload)
-		}
+	default:
+		it, ok = s.m.Ack(seq)
 		if ok {
 			s.forget(seq)
 		}
 	}
+	what := map[string]string{"ack": "gone", "bury": "leaving"}[c.name]
+	switch {
+	case !ok:
+		s.printf("%d is not outstanding", seq)
+	case what == "":
+	case it.Payload == "":
+		s.printf("%d %s, payload not in memory", seq, what)
+	default:
+		s.printf("%d %s %s", seq, it.Payload, what)
+	}
 }
 
+// readStore reads the intervals of the load in flight.
 func (s *script) readStore(limit int) {
-	s.items, s.next, s.read = nil, s.m.NextSeq(), true
-	for _, d := range s.disk {
-		if d.Seq < s.from || !d.stored {
-			continue
+	s.items, s.read = nil, true
+	for _, w := range s.want {
+		s.next = w.To
+		for _, d := range s.disk {
+			if d.Seq < w.From || d.Seq >= w.To || !d.stored {
+				continue
+			}
+			if len(s.items) == limit {
+				s.next = s.items[limit-1].Seq + 1
+				return
+			}
+			s.items = append(s.items, d.LoadedItem)
 		}
-		if len(s.items) == limit {
-			s.next = s.items[limit-1].Seq + 1
-			return
-		}
-		s.items = append(s.items, d.LoadedItem)
 	}
 }
 

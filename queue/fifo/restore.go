@@ -1,0 +1,65 @@
+package fifo
+
+// Restore makes the backlog cold after a restart: count messages of together bytes body bytes in [coldFrom, next),
+// and next is the seq of the next message enqueued. It is called once, before anything else. Messages that
+// RestoreItem brings are not counted. A queue with priorities has no cold range: count must be 0, and RestoreItem brings
+// everything.
+func (m *Machine[P]) Restore(next uint64, coldFrom uint64, count int, bytes uint64) {
+	if m.nextSeq != m.firstSeq || coldFrom > next || count < 0 || count > 0 && m.levels != nil {
+		panic("fifo: Restore of a machine in use or with a backlog that cannot be")
+	}
+	m.nextSeq = next
+	b := &m.ready
+	b.handedOut = next
+	if count > 0 {
+		b.handedOut = coldFrom
+		b.cold = coldRange{from: coldFrom, to: next, count: count, bytes: bytes}
+		m.sum.n, m.sum.bytes = count, bytes
+	}
+	m.handedOut = b.handedOut
+}
+
+// RestoredItem is what the store knows of a message without reading it, for [Machine.RestoreItem].
+type RestoredItem struct {
+	Seq         uint64
+	Size        uint32 // body bytes
+	Priority    uint8
+	Redelivered bool // may have been handed out before
+	Deliveries  uint16
+	Acquired    uint16
+	Deadline    int64 // as in Item; 0 = none
+	NotBefore   int64 // on hold until then; 0 = ready
+}
+
+// RestoreItem adds a message that is not in memory but has its descriptor there, after Restore and before anything
+// else, in ascending order of seqs below NextSeq. In a queue without priorities only messages on hold, and ready ones
+// below the cold range, need this; any other belongs in the cold range.
+func (m *Machine[P]) RestoreItem(r RestoredItem) {
+	it := item[P]{
+		seq: r.Seq, size: r.Size, deliveries: r.Deliveries, acquired: r.Acquired, flags: flagUnloaded,
+	}
+	if m.levels != nil {
+		it.priority = m.levels.clamp(r.Priority)
+	}
+	if r.Redelivered {
+		it.flags |= flagRedelivered
+	}
+	switch {
+	case r.Seq >= m.nextSeq || r.NotBefore == 0 && m.ready.cold.open() && r.Seq >= m.ready.cold.from:
+		panic("fifo: RestoreItem of a message that cannot be")
+	case r.NotBefore != 0:
+		m.setHeld(it, r.NotBefore)
+	default:
+		m.putBack(it)
+	}
+	if r.Deadline != 0 {
+		m.setTimer(r.Seq, it.priority, r.Deadline)
+	}
+}
+
+// RestoreTimer sets the deadline of a message in the restored cold range, after Restore, in ascending order of seqs.
+func (m *Machine[P]) RestoreTimer(seq uint64, deadline int64) {
+	if deadline != 0 {
+		m.setTimer(seq, 0, deadline)
+	}
+}
