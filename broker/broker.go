@@ -2,11 +2,13 @@ package broker
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -37,6 +39,11 @@ type Options struct {
 	// DiskFreeLimit is the free space on the data directory's file system, in bytes,
 	// below which publishers are blocked; 0 for no limit.
 	DiskFreeLimit uint64
+	// DefaultQueueType is that of queues that name none, unless their vhost has one; "" is classic.
+	DefaultQueueType string
+	// ConsumerTimeout bounds how long consumers of quorum queues may hold a message if nobody says
+	// otherwise; 0 for no limit.
+	ConsumerTimeout time.Duration
 }
 
 // FirstRun is what a new broker starts with: one user with all rights in one vhost. An
@@ -58,19 +65,22 @@ type Limits struct {
 
 // Broker is a running broker. All methods may be called from any goroutine.
 type Broker struct {
-	store  *storage.Store
-	pager  *queue.Pager
-	log    zerolog.Logger
-	limits Limits
-	users  *Users
-	alarms Alarms
+	store       *storage.Store
+	pager       *queue.Pager
+	log         zerolog.Logger
+	limits      Limits
+	defaults    settingsDefaults
+	defaultType QueueType // of queues that name none, in vhosts that say nothing
+	users       *Users
+	alarms      Alarms
 
 	lastConsumer   atomic.Uint64
 	lastConnection atomic.Uint64
 	repliesDropped atomic.Uint64
 
-	mu     sync.RWMutex // before every vhost's lock
-	vhosts map[string]*VHost
+	mu      sync.RWMutex // before every vhost's lock
+	vhosts  map[string]*VHost
+	globals map[string]json.RawMessage // the global parameters
 
 	sampler *sampler
 }
@@ -81,7 +91,14 @@ const pagerWorkers = 2
 // Open recovers the data directory, or makes a new one, and starts the broker. The errors
 // of [storage.Open] come through.
 func Open(o Options) (*Broker, error) {
-	b := &Broker{log: o.Log, limits: o.Limits, vhosts: make(map[string]*VHost)}
+	b := &Broker{
+		log: o.Log, limits: o.Limits, defaults: settingsDefaults{ConsumerTimeout: o.ConsumerTimeout},
+		vhosts: make(map[string]*VHost), globals: make(map[string]json.RawMessage),
+	}
+	var ok bool
+	if b.defaultType, ok = parseQueueType(cmp.Or(o.DefaultQueueType, ClassicQueue.String())); !ok {
+		return nil, fmt.Errorf("unsupported queue type '%s'", o.DefaultQueueType)
+	}
 	so := o.Storage
 	space := so.OnSpace
 	so.OnSpace = func(low bool) {
@@ -127,12 +144,14 @@ func (b *Broker) load(first FirstRun) error {
 	if err := b.users.load(); err != nil {
 		return err
 	}
-	err := b.store.Scan([]byte{keyVHost}, func(k, _ []byte) error {
+	err := b.store.Scan([]byte{keyVHost}, func(k, value []byte) error {
 		names, err := metaNames(k, 1)
-		if err == nil {
-			b.vhosts[names[0]] = newVHost(b, names[0])
+		if err != nil {
+			return err
 		}
-		return err
+		v := newVHost(b, names[0])
+		b.vhosts[names[0]] = v
+		return decodeRecord(k, value, &v.metadata)
 	})
 	if err != nil {
 		return fmt.Errorf("vhosts: %w", err)
@@ -145,20 +164,22 @@ func (b *Broker) load(first FirstRun) error {
 		return b.firstRun(first)
 	}
 	for _, l := range []struct {
-		kind byte
-		what string
-		load func(names []string, key, value []byte) error
+		kind  byte
+		names int // in the key
+		what  string
+		load  func(names []string, key, value []byte) error
 	}{
-		{keyExchange, "exchanges", b.loadExchange},
-		{keyQueue, "queues", b.loadQueue},
-		{keyBinding, "bindings", b.loadBinding},
+		{keyGlobalParameter, 1, "global parameters", b.loadGlobalParameter},
+		{keyParameter, 3, "parameters", b.loadParameter},
+		{keyVHostLimits, 1, "limits of vhosts", b.loadVHostLimits},
+		{keyPolicy, 2, "policies", b.loadPolicy(UserPolicy)},
+		{keyOperatorPolicy, 2, "operator policies", b.loadPolicy(OperatorPolicy)},
+		{keyExchange, 2, "exchanges", b.loadExchange},
+		{keyQueue, 2, "queues", b.loadQueue},
+		{keyBinding, 6, "bindings", b.loadBinding},
 	} {
-		want := 2
-		if l.kind == keyBinding {
-			want = 6
-		}
 		err := b.store.Scan([]byte{l.kind}, func(k, v []byte) error {
-			names, err := metaNames(k, want)
+			names, err := metaNames(k, l.names)
 			if err != nil {
 				return err
 			}
@@ -188,7 +209,7 @@ func (b *Broker) ranBefore() (ran bool, err error) {
 func (b *Broker) firstRun(f FirstRun) error {
 	b.vhosts[f.VHost] = newVHost(b, f.VHost)
 	c := storage.Change{Put: []storage.KV{
-		{Key: metaKey(keyVHost, f.VHost), Value: encodeRecord(vhostRecord{})},
+		{Key: metaKey(keyVHost, f.VHost), Value: encodeRecord(VHostMetadata{})},
 		{Key: ranMark, Value: encodeRecord(struct{}{})},
 	}}
 	if f.User == "" {
@@ -213,6 +234,47 @@ func (b *Broker) vhostOf(key []byte, name string) (*VHost, error) {
 		return v, nil
 	}
 	return nil, fmt.Errorf("metadata record %q belongs to no vhost", key)
+}
+
+func (b *Broker) loadGlobalParameter(names []string, key, value []byte) error {
+	var raw json.RawMessage
+	err := decodeRecord(key, value, &raw)
+	b.globals[names[0]] = raw
+	return err
+}
+
+func (b *Broker) loadParameter(names []string, key, value []byte) error {
+	v, err := b.vhostOf(key, names[0])
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	err = decodeRecord(key, value, &raw)
+	v.parameters[parameterID{names[1], names[2]}] = raw
+	return err
+}
+
+func (b *Broker) loadVHostLimits(names []string, key, value []byte) error {
+	v, err := b.vhostOf(key, names[0])
+	if err != nil {
+		return err
+	}
+	return decodeRecord(key, value, &v.limits)
+}
+
+func (b *Broker) loadPolicy(kind PolicyKind) func(names []string, key, value []byte) error {
+	return func(names []string, key, value []byte) error {
+		v, err := b.vhostOf(key, names[0])
+		if err != nil {
+			return err
+		}
+		p, err := decodePolicy(names[1], key, value)
+		if err != nil {
+			return err
+		}
+		v.policies = v.policies.with(kind, p.Name, p)
+		return nil
+	}
 }
 
 func (b *Broker) loadExchange(names []string, key, value []byte) error {
@@ -297,7 +359,7 @@ func (b *Broker) CreateVHost(name string) (*VHost, error) {
 	}
 	v := newVHost(b, name)
 	b.vhosts[name] = v
-	ticket := b.store.Apply(storage.Change{Put: []storage.KV{{Key: metaKey(keyVHost, name), Value: encodeRecord(vhostRecord{})}}})
+	ticket := b.store.Apply(storage.Change{Put: []storage.KV{{Key: metaKey(keyVHost, name), Value: encodeRecord(VHostMetadata{})}}})
 	b.mu.Unlock()
 	return v, ticket.Wait()
 }
@@ -348,14 +410,30 @@ func (v *VHost) Queues() []Queue {
 	return list
 }
 
-// Enter is the check of connection.open: the vhost exists and the user has rights in it.
+// Enter lets a connection into a vhost: the vhost exists, neither it nor the user has too many
+// connections, and the user has rights in it. It counts the connection until Leave.
 func (b *Broker) Enter(user, vhost string) (*VHost, *amqp.Error) {
 	v := b.VHost(vhost)
 	if v == nil {
 		return nil, amqp.NotAllowed("vhost %s not found", vhost)
 	}
-	if !b.users.MayEnter(user, vhost) {
-		return nil, amqp.NotAllowed("access to vhost '%s' refused for user '%s'", vhost, user)
+	if err := v.enter(user); err != nil {
+		return nil, err
 	}
-	return v, nil
+	err := b.users.enter(user)
+	if err == nil {
+		if b.users.MayEnter(user, vhost) {
+			return v, nil
+		}
+		b.users.leave(user)
+		err = amqp.NotAllowed("access to vhost '%s' refused for user '%s'", vhost, user)
+	}
+	v.leave()
+	return nil, err
+}
+
+// Leave is what every Enter that succeeded must be followed by, once.
+func (b *Broker) Leave(user string, v *VHost) {
+	v.leave()
+	b.users.leave(user)
 }

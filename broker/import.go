@@ -2,7 +2,6 @@ package broker
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,14 +16,14 @@ import (
 // ImportReport counts what an import made, and what was there already.
 type ImportReport struct {
 	VHosts, Users, Permissions, Exchanges, Queues, Bindings int // made or replaced
+	Policies, Parameters                                    int // operator policies are policies
 	Present                                                 int // equal ones found
-	Kept                                                    int // policies and parameters kept for later versions
 }
 
 // Import takes the definitions of a RabbitMQ over: all of them or, with an error that
-// lists every problem, none. Users and permissions are replaced; vhosts, exchanges, queues
-// and bindings that are there already must be the same. Policies and parameters are kept
-// but have no effect. It returns when everything is on disk.
+// lists every problem, none. Users, permissions, policies, parameters and limits are
+// replaced; exchanges, queues and bindings that are there already must be the same. It
+// returns when everything is on disk and obeyed.
 func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
 	b.mu.Lock()
 	im := &importer{broker: b, defs: d, vhosts: make(map[string]*VHost), fresh: make(map[string]bool)}
@@ -44,6 +43,9 @@ func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
 	}
 	unlockVHosts(locked)
 	b.mu.Unlock()
+	for _, v := range im.policed {
+		v.applyPolicies()
+	}
 	return im.report, ticket.Wait()
 }
 
@@ -53,6 +55,8 @@ type importer struct {
 	defs     *definitions.Definitions
 	vhosts   map[string]*VHost // that the file may refer to
 	fresh    map[string]bool   // those that the import makes
+	settings importedSettings
+	policed  []*VHost // whose policies the import changes
 	problems []error
 	change   storage.Change
 	report   ImportReport
@@ -98,6 +102,7 @@ func unlockVHosts(list []*VHost) {
 
 // check looks for everything that would stand in the way, without changing anything.
 func (im *importer) check() {
+	im.checkSettings()
 	d := im.defs
 	exchanges := make(map[[2]string]string) // vhost, name → type, of those to come
 	queues := make(map[[2]string]bool)
@@ -163,8 +168,7 @@ func (im *importer) checkExchange(x definitions.Exchange) {
 }
 
 func queueDeclare(q definitions.Queue) QueueDeclare {
-	d := QueueDeclare{Name: q.Name, Durable: q.Durable, AutoDelete: q.AutoDelete, Arguments: q.Arguments}
-	return d.withType(ClassicQueue)
+	return QueueDeclare{Name: q.Name, Durable: q.Durable, AutoDelete: q.AutoDelete, Arguments: q.Arguments}
 }
 
 func (im *importer) checkQueue(q definitions.Queue) {
@@ -172,8 +176,9 @@ func (im *importer) checkQueue(q definitions.Queue) {
 	if v == nil {
 		return
 	}
+	d := queueDeclare(q).withType(im.defaultType(v))
 	if have := v.queues[q.Name]; have != nil {
-		if err := v.checkQueueEquivalent(System{}, have, queueDeclare(q)); err != nil {
+		if err := v.checkQueueEquivalent(System{}, have, d); err != nil {
 			im.problem("%s", err.Text)
 		}
 		return
@@ -181,7 +186,7 @@ func (im *importer) checkQueue(q definitions.Queue) {
 	if strings.HasPrefix(q.Name, "amq.") && !strings.HasPrefix(q.Name, "amq.gen-") {
 		im.problem("%s: reserved name", v.resource(QueueResource, q.Name))
 	}
-	if err := v.checkNewQueue(System{}, queueDeclare(q)); err != nil {
+	if err := v.checkNewQueue(System{}, d); err != nil {
 		im.problem("%s", err.Text)
 	}
 }
@@ -218,9 +223,9 @@ func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]
 func (im *importer) apply() {
 	for name := range im.fresh {
 		im.broker.vhosts[name] = im.vhosts[name]
-		im.change.Put = append(im.change.Put, storage.KV{Key: metaKey(keyVHost, name), Value: encodeRecord(vhostRecord{})})
 		im.report.VHosts++
 	}
+	im.applySettings()
 	for _, x := range im.defs.Exchanges {
 		v := im.vhosts[x.VHost]
 		if v.exchanges[x.Name] != nil {
@@ -236,18 +241,6 @@ func (im *importer) apply() {
 	for _, b := range im.defs.Bindings {
 		im.applyBinding(b)
 	}
-	im.keep("policy", len(im.defs.Policies), func(i int) (string, string, any) {
-		p := im.defs.Policies[i]
-		return p.VHost, p.Name, p
-	})
-	im.keep("parameter", len(im.defs.Parameters), func(i int) (string, string, any) {
-		p := im.defs.Parameters[i]
-		return p.VHost, p.Component + "/" + p.Name, p
-	})
-	im.keep("global", len(im.defs.GlobalParameters), func(i int) (string, string, any) {
-		p := im.defs.GlobalParameters[i]
-		return "", p.Name, p
-	})
 }
 
 func (im *importer) applyQueue(q definitions.Queue) {
@@ -256,10 +249,10 @@ func (im *importer) applyQueue(q definitions.Queue) {
 		im.report.Present++
 		return
 	}
-	id := im.broker.store.NextID()
-	o := v.queueOptions(id, queueDeclare(q))
+	id, d := im.broker.store.NextID(), queueDeclare(q).withType(v.defaultType())
+	o := v.queueOptions(id, d)
 	if q.Durable {
-		v.putQueue(id, queueDeclare(q), &im.change)
+		v.putQueue(id, d, &im.change)
 		// The store knows the queue once it has its part of the change; the rest follows
 		// under the same locks, so nobody can come between.
 		im.broker.store.Apply(storage.Change{CreateQueues: []uint64{id}})
@@ -288,25 +281,15 @@ func (im *importer) applyBinding(d definitions.Binding) {
 	im.report.Bindings++
 }
 
-// keep stores definitions that this version does nothing with.
-func (im *importer) keep(kind string, n int, at func(i int) (vhost, name string, v any)) {
-	for i := range n {
-		vhost, name, v := at(i)
-		value, err := json.Marshal(v)
-		if err != nil {
-			panic(fmt.Sprintf("import: %s '%s': %v", kind, name, err)) // parsed from JSON
-		}
-		im.change.Put = append(im.change.Put, storage.KV{Key: metaKey(keyImported, kind, vhost, name), Value: append([]byte{recordVersion}, value...)})
-		im.report.Kept++
-	}
-}
-
 func (im *importer) usersChanges() []usersChange {
 	u := im.broker.users
 	var list []usersChange
 	for i := range im.defs.Users {
 		list = append(list, u.put(&im.defs.Users[i].User))
 		im.report.Users++
+	}
+	for name, l := range im.settings.users {
+		list = append(list, u.limit(name, func(limits) limits { return l }))
 	}
 	for _, p := range im.defs.Permissions {
 		list = append(list, u.grant(p.User, p.VHost, p.Permissions))

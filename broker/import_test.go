@@ -57,11 +57,11 @@ func TestImportTakesEverythingOverAndIsIdempotent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (ImportReport{VHosts: 1, Users: 2, Permissions: 3, Exchanges: 2, Queues: 3, Bindings: 3, Kept: 2}); report != want {
+	if want := (ImportReport{VHosts: 1, Users: 2, Permissions: 3, Exchanges: 2, Queues: 3, Bindings: 3, Policies: 1, Parameters: 1}); report != want {
 		t.Errorf("first import: %+v\nwant %+v", report, want)
 	}
 	before := snapshot(b.VHost("prod")).String()
-	again := ImportReport{Users: 2, Permissions: 3, Present: 8, Kept: 2}
+	again := ImportReport{Users: 2, Permissions: 3, Present: 9, Parameters: 1}
 	if report, err = b.Import(d); err != nil || report != again {
 		t.Errorf("second import: %+v, %v", report, err)
 	}

@@ -42,7 +42,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 		d.Durable = false
 	}
 	v.mu.Lock()
-	d = d.withType(ClassicQueue)
+	d = d.withType(v.defaultType())
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
@@ -72,13 +72,6 @@ func (v *VHost) checkNewQueue(a Actor, d QueueDeclare) *amqp.Error {
 		return err
 	}
 	return v.checkProperties(typeOf(d.Arguments), d)
-}
-
-func (v *VHost) checkQueueLimit(name string) *amqp.Error {
-	if limit := v.broker.limits.MaxQueuesPerVHost; limit > 0 && len(v.queues) >= limit {
-		return amqp.PreconditionFailed("cannot declare queue '%s': queue limit in vhost '%s' (%d) is reached", name, v.name, limit)
-	}
-	return nil
 }
 
 func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {

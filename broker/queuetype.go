@@ -16,9 +16,11 @@ const (
 	StreamQueue
 )
 
+type queueTypeNames struct{ name, module, applyTo string }
+
 // queueTypes are the names of a type: RabbitMQ's, that of its module there, which stands in
 // error texts, and what policies call all queues of the type.
-var queueTypes = [...]struct{ name, module, applyTo string }{
+var queueTypes = [...]queueTypeNames{
 	ClassicQueue: {"classic", "rabbit_classic_queue", "classic_queues"},
 	QuorumQueue:  {"quorum", "rabbit_quorum_queue", "quorum_queues"},
 	StreamQueue:  {"stream", "rabbit_stream_queue", "streams"},

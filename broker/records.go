@@ -18,7 +18,12 @@ const (
 	keyUser            = 'u' // name
 	keyPermission      = 'p' // user, vhost
 	keyTopicPermission = 't' // user, vhost, exchange
-	keyImported        = 'i' // kind, vhost, name: definitions kept for features to come
+	keyPolicy          = 'y' // vhost, name
+	keyOperatorPolicy  = 'o' // vhost, name
+	keyParameter       = 'r' // vhost, component, name
+	keyGlobalParameter = 'g' // name
+	keyVHostLimits     = 'l' // vhost
+	keyUserLimits      = 'n' // user
 	keySetting         = 's' // name: the broker's own facts
 )
 
@@ -68,11 +73,6 @@ func decodeRecord(key, value []byte, v any) error {
 		return fmt.Errorf("metadata record %q: %w", key, err)
 	}
 	return nil
-}
-
-type vhostRecord struct {
-	Description string   `json:"description,omitempty"`
-	Tags        []string `json:"tags,omitempty"`
 }
 
 type exchangeRecord struct {

@@ -26,6 +26,8 @@ type Users struct {
 	users       map[string]*auth.User
 	permissions map[grant]auth.Permissions
 	topics      map[grant][]topicRule
+	limits      map[string]limits
+	usage       map[string]usage // of those who have anything open
 
 	// epoch rises with every change; whoever remembers a decision forgets it then.
 	epoch atomic.Uint64
@@ -51,6 +53,8 @@ func newUsers(store *storage.Store, loopback []string) *Users {
 		users:       make(map[string]*auth.User),
 		permissions: make(map[grant]auth.Permissions),
 		topics:      make(map[grant][]topicRule),
+		limits:      make(map[string]limits),
+		usage:       make(map[string]usage),
 	}
 }
 
@@ -90,6 +94,17 @@ func (u *Users) load() error {
 	})
 	if err != nil {
 		return fmt.Errorf("topic permissions: %w", err)
+	}
+	err = u.store.Scan([]byte{keyUserLimits}, func(k, v []byte) error {
+		names, err := metaNames(k, 1)
+		if err != nil {
+			return err
+		}
+		u.limits[names[0]], err = decodeLimits(k, v)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("limits of users: %w", err)
 	}
 	return nil
 }
@@ -244,6 +259,10 @@ func (u *Users) remove(name string) usersChange {
 	return usersChange{commit: func(all *storage.Change) {
 		all.Delete = append(all.Delete, metaKey(keyUser, name))
 		delete(u.users, name)
+		if _, limited := u.limits[name]; limited {
+			all.Delete = append(all.Delete, metaKey(keyUserLimits, name))
+			delete(u.limits, name)
+		}
 		for g := range u.permissions {
 			if g.user == name {
 				all.Delete = append(all.Delete, metaKey(keyPermission, g.user, g.vhost))

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"sync"
 	"sync/atomic"
 
@@ -16,22 +17,32 @@ type VHost struct {
 	broker *Broker
 	name   string
 
-	mu        sync.RWMutex // before every queue's lock; never held across a disk or a socket
-	exchanges map[string]*Exchange
-	queues    map[string]Queue
-	inbound   map[exchange.Destination]map[bindingID]*Binding // by destination
-	exclusive map[uint64]map[Queue]struct{}                   // by owning connection
-	last      *storage.Ticket                                 // of the newest change that is to last
+	mu          sync.RWMutex // before every queue's lock; never held across a disk or a socket
+	exchanges   map[string]*Exchange
+	queues      map[string]Queue
+	inbound     map[exchange.Destination]map[bindingID]*Binding // by destination
+	exclusive   map[uint64]map[Queue]struct{}                   // by owning connection
+	last        *storage.Ticket                                 // of the newest change that is to last
+	metadata    VHostMetadata
+	policies    *policySet
+	policyOf    map[Queue]*EffectivePolicy // of the queues that a policy matches
+	parameters  map[parameterID]json.RawMessage
+	limits      limits
+	connections int // that are in the vhost
 
 	replies replies
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
 	generation atomic.Uint64
+
+	// configuring is held by the one who makes queues and exchanges obey changed policies. It
+	// comes before mu.
+	configuring sync.Mutex
 }
 
-// Exchange is a declared exchange. Its properties do not change; its bindings are guarded
-// by the vhost's lock.
+// Exchange is a declared exchange. Its properties do not change; its bindings and what
+// policies say of it are guarded by the vhost's lock.
 type Exchange struct {
 	Name       string
 	Type       string
@@ -39,7 +50,8 @@ type Exchange struct {
 	AutoDelete bool
 	Internal   bool
 	Arguments  amqp.Table
-	alternate  string // name of the alternate exchange, "" for none
+	policy     *EffectivePolicy // nil for none
+	alternate  string           // name of the alternate exchange, "" for none
 	router     exchange.Router
 	outbound   map[bindingID]*Binding
 }
@@ -73,12 +85,15 @@ var defaultExchanges = []Exchange{
 
 func newVHost(b *Broker, name string) *VHost {
 	v := &VHost{
-		broker:    b,
-		name:      name,
-		exchanges: make(map[string]*Exchange),
-		queues:    make(map[string]Queue),
-		inbound:   make(map[exchange.Destination]map[bindingID]*Binding),
-		exclusive: make(map[uint64]map[Queue]struct{}),
+		broker:     b,
+		name:       name,
+		exchanges:  make(map[string]*Exchange),
+		queues:     make(map[string]Queue),
+		inbound:    make(map[exchange.Destination]map[bindingID]*Binding),
+		exclusive:  make(map[uint64]map[Queue]struct{}),
+		policies:   &policySet{},
+		policyOf:   make(map[Queue]*EffectivePolicy),
+		parameters: make(map[parameterID]json.RawMessage),
 	}
 	for _, d := range defaultExchanges {
 		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
@@ -102,9 +117,7 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	}
 	x.router = r
 	x.outbound = make(map[bindingID]*Binding)
-	if a, ok := x.Arguments.Get("alternate-exchange"); ok {
-		x.alternate = a.Text()
-	}
+	x.obey(v.policies.forExchange(x.Name))
 	v.exchanges[x.Name] = x
 	v.changedLocked()
 }
@@ -119,6 +132,10 @@ func (v *VHost) addQueueLocked(q Queue) {
 			v.exclusive[d.Owner] = owned
 		}
 		owned[q] = struct{}{}
+	}
+	if e := v.policies.forQueue(d.Name, typeOf(d.Arguments)); e != nil {
+		v.policyOf[q] = e
+		v.configure(q, e)
 	}
 	v.changedLocked()
 }
@@ -235,6 +252,7 @@ func (v *VHost) removeInboundLocked(d exchange.Destination, c *storage.Change) {
 func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
 	d := q.About()
 	delete(v.queues, d.Name)
+	delete(v.policyOf, q)
 	if d.Exclusive() {
 		delete(v.exclusive[d.Owner], q)
 		if len(v.exclusive[d.Owner]) == 0 {

@@ -64,6 +64,7 @@ type conn struct {
 	// Owned by the reader; immutable once running.
 	user       *auth.User
 	vhost      *broker.VHost
+	counted    bool // among the connections of its vhost and user
 	session    *broker.Session
 	client     clientInfo
 	mechanism  string
@@ -157,6 +158,9 @@ func (c *conn) release() {
 	c.mu.Lock()
 	c.holding = false
 	c.mu.Unlock()
+	if len(c.channels) > 0 {
+		c.session.CloseChannels(len(c.channels))
+	}
 	for id, ch := range c.channels {
 		if !ch.closing {
 			ch.release()
@@ -166,6 +170,10 @@ func (c *conn) release() {
 	c.lastChannel = nil
 	if c.vhost != nil {
 		c.vhost.ConnectionClosed(c.id)
+	}
+	if c.counted {
+		c.counted = false
+		c.srv.o.Broker.Leave(c.user.Name, c.vhost)
 	}
 }
 

@@ -143,6 +143,10 @@ func (c *conn) unopenedFrame(f amqp.Frame) {
 		c.fail(amqp.NotAllowed("number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.channels), c.channelMax))
 		return
 	}
+	if err := c.session.OpenChannel(); err != nil {
+		c.fail(err.For(m.ID()))
+		return
+	}
 	ch := newChannel(c, f.Channel)
 	c.channels[f.Channel] = ch
 	ch.reply(&amqp.ChannelOpenOk{})
@@ -167,6 +171,7 @@ func (ch *channel) closingMethod(payload []byte) *amqp.Error {
 
 func (c *conn) forget(ch *channel) {
 	delete(c.channels, ch.id)
+	c.session.CloseChannels(1)
 	if c.lastChannel == ch {
 		c.lastChannel = nil
 	}

@@ -245,10 +245,11 @@ func (c *conn) openVHost(m *amqp.ConnectionOpen) {
 		return
 	}
 	if !c.srv.admit(c) { // others came first
+		c.srv.o.Broker.Leave(c.user.Name, v)
 		full()
 		return
 	}
-	c.vhost = v
+	c.vhost, c.counted = v, true
 	c.session = c.srv.o.Broker.Users().NewSession(c.user, v.Name(), c.id)
 	c.state = running
 	c.setReadDeadline(time.Time{})

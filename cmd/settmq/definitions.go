@@ -27,6 +27,6 @@ func importDefinitions(b *broker.Broker, name string, log zerolog.Logger) error 
 	}
 	log.Info().Str("file", name).Int("vhosts", r.VHosts).Int("users", r.Users).Int("permissions", r.Permissions).
 		Int("exchanges", r.Exchanges).Int("queues", r.Queues).Int("bindings", r.Bindings).Int("present", r.Present).
-		Int("kept", r.Kept).Msg("definitions imported")
+		Int("policies", r.Policies).Int("parameters", r.Parameters).Msg("definitions imported")
 	return nil
 }

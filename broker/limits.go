@@ -1,0 +1,288 @@
+package broker
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/storage"
+)
+
+// The limits that an operator can set while the broker runs; a negative one is none.
+const (
+	MaxConnections = "max-connections" // of a vhost or a user
+	MaxQueues      = "max-queues"      // of a vhost
+	MaxChannels    = "max-channels"    // of a user, over all connections
+)
+
+// userLimits is how RabbitMQ's refusals call the limits of a user.
+const userLimits = "user-limits"
+
+var (
+	vhostLimitNames = []string{MaxConnections, MaxQueues}
+	userLimitNames  = []string{MaxConnections, MaxChannels}
+)
+
+// limits are numbers by name; they do not change.
+type limits map[string]int64
+
+// reached reports whether one more than have would be too many, and how many are allowed.
+func (l limits) reached(name string, have int) (allowed int64, yes bool) {
+	n, ok := l[name]
+	return n, ok && n >= 0 && int64(have) >= n
+}
+
+// parseLimits reads an object of limits. The error is an *InvalidError in RabbitMQ's words.
+func parseLimits(names []string, object string, value []byte) (limits, error) {
+	decoded, err := decodeJSON(value)
+	if err != nil {
+		return nil, bare("%s: %v", object, err)
+	}
+	if list, ok := decoded.([]any); ok && len(list) == 0 {
+		return nil, nil // how Erlang may write an empty object
+	}
+	fields, ok := decoded.(map[string]any)
+	if !ok {
+		return nil, invalid("%s not a list %s", object, erlang(decoded))
+	}
+	return checkLimits(names, object, fields)
+}
+
+func checkLimits(names []string, object string, fields map[string]any) (limits, error) {
+	unknown := make(map[string]any)
+	var problems []string
+	l := make(limits)
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		n, ok := fields[name].(int64)
+		switch {
+		case !slices.Contains(names, name):
+			unknown[name] = fields[name]
+		case !ok:
+			problems = append(problems, name+" should be a number, actually was "+erlang(fields[name]))
+		default:
+			l[name] = n
+		}
+	}
+	if len(unknown) > 0 {
+		problems = append([]string{"Unrecognised terms " + erlangTerms(unknown) + " in " + object}, problems...)
+	}
+	if problems != nil {
+		return nil, &InvalidError{Problems: problems, bare: object == userLimits}
+	}
+	return l, nil
+}
+
+func (l limits) with(name string, n int64) limits {
+	c := maps.Clone(l)
+	if c == nil {
+		c = make(limits)
+	}
+	c[name] = n
+	return c
+}
+
+func (l limits) without(name string) limits {
+	c := maps.Clone(l)
+	delete(c, name)
+	return c
+}
+
+// Limits returns the vhost's limits by name. The map is the caller's.
+func (v *VHost) Limits() map[string]int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return maps.Clone(v.limits)
+}
+
+// SetLimit sets one limit of the vhost, MaxConnections or MaxQueues. It holds for what is
+// opened or declared from now on. It returns when it is on disk.
+func (v *VHost) SetLimit(name string, n int64) error {
+	if _, err := checkLimits(vhostLimitNames, vhostLimitsName, map[string]any{name: n}); err != nil {
+		return err
+	}
+	return v.changeLimits(func(l limits) limits { return l.with(name, n) })
+}
+
+// ClearLimit removes a limit of the vhost; one that is not set is no error, as in RabbitMQ.
+func (v *VHost) ClearLimit(name string) error {
+	return v.changeLimits(func(l limits) limits { return l.without(name) })
+}
+
+// SetLimits replaces all limits of the vhost.
+func (v *VHost) SetLimits(all map[string]int64) error {
+	fields := make(map[string]any)
+	for name, n := range all {
+		fields[name] = n
+	}
+	l, err := checkLimits(vhostLimitNames, vhostLimitsName, fields)
+	if err != nil {
+		return err
+	}
+	return v.changeLimits(func(limits) limits { return l })
+}
+
+func (v *VHost) changeLimits(change func(limits) limits) error {
+	var c storage.Change
+	v.mu.Lock()
+	v.putLimitsLocked(change(v.limits), &c)
+	ticket := v.applyLocked(c)
+	v.mu.Unlock()
+	return ticket.Wait()
+}
+
+func (v *VHost) putLimitsLocked(l limits, c *storage.Change) {
+	v.limits = l
+	key := metaKey(keyVHostLimits, v.name)
+	if len(l) == 0 {
+		c.Delete = append(c.Delete, key)
+		return
+	}
+	c.Put = append(c.Put, storage.KV{Key: key, Value: encodeRecord(l)})
+}
+
+// checkQueueLimit compares the vhost's own limit and that of the broker.
+func (v *VHost) checkQueueLimit(name string) *amqp.Error {
+	allowed, reached := v.limits.reached(MaxQueues, len(v.queues))
+	if most := v.broker.limits.MaxQueuesPerVHost; !reached && most > 0 && len(v.queues) >= most {
+		allowed, reached = int64(most), true
+	}
+	if reached {
+		return amqp.PreconditionFailed("cannot declare queue '%s': queue limit in vhost '%s' (%d) is reached", name, v.name, allowed)
+	}
+	return nil
+}
+
+// enter counts a connection, if the vhost has room for it.
+func (v *VHost) enter(user string) *amqp.Error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if allowed, reached := v.limits.reached(MaxConnections, v.connections); reached {
+		return amqp.NotAllowed("access to vhost '%s' refused for user '%s': connection limit (%d) is reached", v.name, user, allowed)
+	}
+	v.connections++
+	return nil
+}
+
+func (v *VHost) leave() {
+	v.mu.Lock()
+	v.connections--
+	v.mu.Unlock()
+}
+
+// usage is what a user has open.
+type usage struct{ connections, channels int }
+
+// Limits returns the limits of a user by name. The map is the caller's.
+func (u *Users) Limits(user string) map[string]int64 {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return maps.Clone(u.limits[user])
+}
+
+// SetLimit sets a limit of a user, MaxConnections or MaxChannels. It holds for what is opened
+// from now on.
+func (u *Users) SetLimit(user, name string, n int64) error {
+	if _, err := checkLimits(userLimitNames, userLimits, map[string]any{name: n}); err != nil {
+		return err
+	}
+	return u.changeLimits(user, func(l limits) limits { return l.with(name, n) })
+}
+
+// ClearLimit removes a limit of a user; one that is not set is no error, as in RabbitMQ.
+func (u *Users) ClearLimit(user, name string) error {
+	return u.changeLimits(user, func(l limits) limits { return l.without(name) })
+}
+
+func (u *Users) changeLimits(user string, change func(limits) limits) error {
+	if u.User(user) == nil {
+		return ErrNoSuchUser
+	}
+	return u.apply(u.limit(user, change))
+}
+
+func (u *Users) limit(user string, change func(limits) limits) usersChange {
+	return usersChange{commit: func(all *storage.Change) {
+		l, key := change(u.limits[user]), metaKey(keyUserLimits, user)
+		if len(l) == 0 {
+			delete(u.limits, user)
+			all.Delete = append(all.Delete, key)
+			return
+		}
+		u.limits[user] = l
+		all.Put = append(all.Put, storage.KV{Key: key, Value: encodeRecord(l)})
+	}}
+}
+
+// enter counts a connection, if the user may open one more.
+func (u *Users) enter(user string) *amqp.Error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	have := u.usage[user]
+	if allowed, reached := u.limits[user].reached(MaxConnections, have.connections); reached {
+		return amqp.NotAllowed("connection refused for user '%s': user connection limit (%d) is reached", user, allowed)
+	}
+	have.connections++
+	u.usage[user] = have
+	return nil
+}
+
+func (u *Users) leave(user string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	have := u.usage[user]
+	have.connections--
+	u.use(user, have)
+}
+
+// use notes what a user has open, and forgets one who has nothing.
+func (u *Users) use(user string, have usage) {
+	if have == (usage{}) {
+		delete(u.usage, user)
+	} else {
+		u.usage[user] = have
+	}
+}
+
+// OpenChannel counts a channel of the user, or refuses it. Each is given back by CloseChannels.
+func (s *Session) OpenChannel() *amqp.Error {
+	u, user := s.users, s.user.Name
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	have := u.usage[user]
+	if allowed, reached := u.limits[user].reached(MaxChannels, have.channels); reached {
+		return amqp.NotAllowed("number of channels opened for user '%s' has reached the maximum allowed user limit of %d", user, allowed)
+	}
+	have.channels++
+	u.usage[user] = have
+	return nil
+}
+
+// CloseChannels gives n channels back.
+func (s *Session) CloseChannels(n int) {
+	if n == 0 {
+		return
+	}
+	u, user := s.users, s.user.Name
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	have := u.usage[user]
+	have.channels -= n
+	u.use(user, have)
+}
+
+// decodeLimits reads a record.
+func decodeLimits(key, value []byte) (limits, error) {
+	var l limits
+	err := decodeRecord(key, value, &l)
+	return l, err
+}
+
+// encode writes limits as JSON; an empty object for none.
+func (l limits) encode() json.RawMessage {
+	if l == nil {
+		l = limits{}
+	}
+	b, _ := json.Marshal(l)
+	return b
+}
