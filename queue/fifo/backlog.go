@@ -88,7 +88,10 @@ func (b *backlog[P]) peek() *item[P] {
 // pop takes out the first message of head.
 func (b *backlog[P]) pop() item[P] {
 	it := b.head.popFront()
-	b.took(&it)
+	b.sum.remove(it.size, it.loaded())
+	if !it.loaded() {
+		b.unloaded--
+	}
 	if it.seq >= b.handedOut {
 		b.handedOut = it.seq + 1
 	}

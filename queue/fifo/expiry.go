@@ -60,7 +60,7 @@ func (m *Machine[P]) takeDue(keep bool, d *Delivery[P]) bool {
 
 // addDue puts a message that is in no list into the due list.
 func (m *Machine[P]) addDue(it item[P]) {
-	it.flags &= flagRedelivered | flagUnloaded
+	it.settle()
 	m.sum.add(it.size, it.loaded())
 	m.time().due.insert(it)
 }
@@ -82,7 +82,7 @@ func (m *Machine[P]) stage(r run) {
 	c := m.unacked.seek(lo)
 	for it := m.unacked.next(&c); it != nil && it.seq < hi; it = m.unacked.next(&c) {
 		if !it.is(flagHeld) {
-			it.flags |= flagDue
+			it.meta |= flagDue
 			continue
 		}
 		seq := it.seq

@@ -205,11 +205,8 @@ func (m *Machine[P]) thaw(li *LoadedItem[P], w want) {
 	m.sum.n -= n
 	m.sum.bytes -= bytes
 	it := item[P]{
-		payload: li.Payload, seq: li.Seq, size: li.Size,
-		deliveries: li.Deliveries, acquired: li.Acquired,
-	}
-	if li.Redelivered {
-		it.flags = flagRedelivered
+		payload: li.Payload, seq: li.Seq, extent: extent{size: li.Size},
+		meta: newMeta(0, li.Deliveries, li.Acquired, li.Redelivered),
 	}
 	if w == wantCold {
 		b.cold.from = li.Seq + 1
@@ -261,7 +258,7 @@ func (b *backlog[P]) reload(li *LoadedItem[P]) {
 		return
 	}
 	it.payload = li.Payload
-	it.flags &^= flagUnloaded
+	it.meta &^= flagUnloaded
 	b.unloaded--
 	b.sum.loaded += uint64(it.size)
 }

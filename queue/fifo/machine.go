@@ -45,7 +45,7 @@ type Machine[P any] struct {
 	sum     totals
 
 	firstSeq, nextSeq uint64
-	handedOut         uint64
+	handedOut         uint64 // in a queue with priorities
 	held, leaving     int    // of unacked
 	unackedLoaded     int    // of unacked those with payload
 	unackedBytes      uint64 // their body bytes
@@ -69,15 +69,16 @@ func New[P any](o Options) *Machine[P] {
 func (m *Machine[P]) Enqueue(p Item[P]) (seq uint64) {
 	seq = m.nextSeq
 	m.nextSeq++
-	it := item[P]{payload: p.Payload, seq: seq, size: p.Size}
+	it := item[P]{payload: p.Payload, seq: seq, extent: extent{size: p.Size}}
 	b := &m.ready
 	if m.levels != nil {
-		it.priority = m.levels.clamp(p.Priority)
-		b = m.levels.ensure(it.priority, &m.sum)
+		priority := m.levels.clamp(p.Priority)
+		it.meta = newMeta(priority, 0, 0, false)
+		b = m.levels.ensure(priority, &m.sum)
 	}
 	b.push(it)
 	if p.Deadline != 0 {
-		m.setTimer(seq, it.priority, p.Deadline)
+		m.setTimer(seq, it.priority(), p.Deadline)
 	}
 	return seq
 }
@@ -126,25 +127,12 @@ func (m *Machine[P]) took(b *backlog[P]) {
 
 // putBack makes a message ready that was outstanding or on hold.
 func (m *Machine[P]) putBack(it item[P]) {
-	it.flags &= flagRedelivered | flagUnloaded
+	it.settle()
 	b := &m.ready
 	if m.levels != nil {
-		b = m.levels.ensure(it.priority, &m.sum)
+		b = m.levels.ensure(it.priority(), &m.sum)
 	}
 	b.putBack(it)
-}
-
-// next returns the backlog whose first message can be handed out now, nil if there is none.
-func (m *Machine[P]) next(limit uint64) (*backlog[P], *item[P]) {
-	b := m.top()
-	if b == nil {
-		return nil, nil
-	}
-	first := b.peek()
-	if first == nil || first.seq >= limit {
-		return nil, nil
-	}
-	return b, first
 }
 
 // Next hands out the first ready message to the consumer whose turn it is and describes that in d. It returns false,
@@ -152,8 +140,12 @@ func (m *Machine[P]) next(limit uint64) (*backlog[P], *item[P]) {
 // memory (see NeedsLoad), or no consumer can take one. Consumers that a refuses are parked; a is asked at most once
 // for each active consumer.
 func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
-	b, first := m.next(limit)
-	if first == nil {
+	b := m.top()
+	if b == nil {
+		return false
+	}
+	first := b.peek()
+	if first == nil || first.seq >= limit {
 		return false
 	}
 	slot := m.roster.pick(a, first.size)
@@ -170,8 +162,12 @@ func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
 // consumer 0. It returns false, with d untouched, if no message is ready, or the first has a seq of limit or above or
 // is not in memory; Ready and Head tell which.
 func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
-	b, first := m.next(limit)
-	if first == nil {
+	b := m.top()
+	if b == nil {
+		return false
+	}
+	first := b.peek()
+	if first == nil || first.seq >= limit {
 		return false
 	}
 	m.handOut(b, 0, 0, noAck, d)
@@ -181,33 +177,33 @@ func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
 // handOut moves the first message of a backlog to the outstanding ones, or out of the queue.
 func (m *Machine[P]) handOut(b *backlog[P], slot uint32, id ConsumerID, noAck bool, d *Delivery[P]) {
 	it := b.pop()
-	m.took(b)
-	if it.seq >= m.handedOut {
-		m.handedOut = it.seq + 1
+	if m.levels != nil {
+		m.handedOut = max(m.handedOut, it.seq+1)
+		m.took(b)
 	}
-	d.set(&it)
-	d.Consumer, d.NoAck = id, noAck
+	d.set(&it, id, noAck)
 	if noAck {
 		m.gone()
 		return
 	}
 	it.slot = slot
-	raise(&it.acquired)
+	it.raise(acquiredShift)
 	m.hold(it)
 }
 
-// set describes a message that is taken out.
-func (d *Delivery[P]) set(it *item[P]) {
-	*d = Delivery[P]{
-		Seq:         it.seq,
-		Payload:     it.payload,
-		Size:        it.size,
-		Priority:    it.priority,
-		Redelivered: it.acquired > 0 || it.is(flagRedelivered),
-		Unloaded:    !it.loaded(),
-		Deliveries:  it.deliveries,
-		Acquired:    it.acquired,
-	}
+// set describes a message that is taken out. It writes every field, one by one: a composite literal is built aside
+// and copied.
+func (d *Delivery[P]) set(it *item[P], consumer ConsumerID, gone bool) {
+	d.Consumer = consumer
+	d.Seq = it.seq
+	d.Payload = it.payload
+	d.Size = it.size
+	d.Priority = it.priority()
+	d.Redelivered = it.redelivered()
+	d.NoAck = gone
+	d.Unloaded = !it.loaded()
+	d.Deliveries = it.failed()
+	d.Acquired = it.acquired()
 }
 
 // hold puts a message among those that are neither ready nor gone.
@@ -266,14 +262,13 @@ func (m *Machine[P]) DropHead(keep bool, d *Delivery[P]) bool {
 
 // leave describes a message that was taken out without being handed out and keeps it among the leaving ones, or not.
 func (m *Machine[P]) leave(it item[P], keep bool, d *Delivery[P]) {
-	d.set(&it)
-	d.NoAck = !keep
+	d.set(&it, 0, !keep)
 	if !keep {
 		m.forget(it.seq)
 		m.gone()
 		return
 	}
-	it.flags |= flagLeaving
+	it.meta |= flagLeaving
 	m.leaving++
 	m.hold(it)
 }
@@ -340,5 +335,11 @@ func (m *Machine[P]) Active() ConsumerID { return m.roster.slots[m.roster.active
 // NextSeq returns the seq that the next message will get.
 func (m *Machine[P]) NextSeq() uint64 { return m.nextSeq }
 
-// HandedOut returns the bound below which all seqs lie that were ever handed out since New or Restore.
-func (m *Machine[P]) HandedOut() uint64 { return m.handedOut }
+// HandedOut returns the bound below which all seqs lie that were ever handed out since New or Restore, or dropped from
+// the head of a queue without priorities.
+func (m *Machine[P]) HandedOut() uint64 {
+	if m.levels != nil {
+		return m.handedOut
+	}
+	return m.ready.handedOut
+}

@@ -52,7 +52,11 @@ func (p *pair) check() {
 	p.same("Consumers", f.Consumers(), len(m.consumers))
 	p.same("HasExclusive", f.HasExclusive(), exclusive)
 	p.same("NextSeq", f.NextSeq(), m.next)
-	p.same("HandedOut", f.HandedOut(), m.handedOut)
+	if m.options.MaxPriority > 0 {
+		p.same("HandedOut", f.HandedOut(), m.handedOut)
+	} else {
+		p.same("HandedOut", f.HandedOut(), m.floor)
+	}
 	var active ConsumerID
 	if m.active != nil {
 		active = m.active.ID

@@ -35,14 +35,14 @@ type RestoredItem struct {
 // else, in ascending order of seqs below NextSeq. In a queue without priorities only messages on hold, and ready ones
 // below the cold range, need this; any other belongs in the cold range.
 func (m *Machine[P]) RestoreItem(r RestoredItem) {
+	if m.levels == nil {
+		r.Priority = 0
+	} else {
+		r.Priority = m.levels.clamp(r.Priority)
+	}
 	it := item[P]{
-		seq: r.Seq, size: r.Size, deliveries: r.Deliveries, acquired: r.Acquired, flags: flagUnloaded,
-	}
-	if m.levels != nil {
-		it.priority = m.levels.clamp(r.Priority)
-	}
-	if r.Redelivered {
-		it.flags |= flagRedelivered
+		seq: r.Seq, extent: extent{size: r.Size},
+		meta: newMeta(r.Priority, r.Deliveries, r.Acquired, r.Redelivered) | flagUnloaded,
 	}
 	switch {
 	case r.Seq >= m.nextSeq || r.NotBefore == 0 && m.ready.cold.open() && r.Seq >= m.ready.cold.from:
@@ -53,7 +53,7 @@ func (m *Machine[P]) RestoreItem(r RestoredItem) {
 		m.putBack(it)
 	}
 	if r.Deadline != 0 {
-		m.setTimer(r.Seq, it.priority, r.Deadline)
+		m.setTimer(r.Seq, r.Priority, r.Deadline)
 	}
 }
 

@@ -16,7 +16,7 @@ func (m *Machine[P]) Outstanding(seq uint64) (Counts, bool) {
 		return Counts{}, false
 	}
 	it := m.unacked.at(c)
-	return Counts{it.deliveries, it.acquired, it.is(flagDue)}, true
+	return Counts{it.failed(), it.acquired(), it.is(flagDue)}, true
 }
 
 func (m *Machine[P]) findOutstanding(seq uint64) (cursor, bool) {
@@ -47,7 +47,7 @@ func (m *Machine[P]) takeBack(seq uint64, failed bool) (it item[P], ok bool) {
 	it = m.takeUnacked(c)
 	it.slot = 0
 	if failed {
-		raise(&it.deliveries)
+		it.raise(failedShift)
 	}
 	return it, true
 }
@@ -69,7 +69,7 @@ func (m *Machine[P]) Hold(seq uint64, failed bool, until int64) bool {
 }
 
 func (m *Machine[P]) setHeld(it item[P], until int64) {
-	it.flags |= flagHeld
+	it.meta |= flagHeld
 	m.held++
 	m.hold(it)
 	t := m.time()
@@ -117,7 +117,7 @@ func (m *Machine[P]) takeHeld(seq uint64) item[P] {
 func (m *Machine[P]) Bury(seq uint64) (Item[P], bool) {
 	it, ok := m.takeBack(seq, false)
 	if ok {
-		it.flags |= flagLeaving
+		it.meta |= flagLeaving
 		m.leaving++
 		m.hold(it)
 	}
