@@ -128,7 +128,8 @@ func frameTooLarge(frameType uint8, size, limit uint32) *Error {
 	return FrameError("type %d, all octets = <<>>: {frame_too_large,%d,%d}", frameType, size, limit)
 }
 
-func badFrameEnd(f Frame, end byte) *Error {
+// BadFrameEnd is the error for a frame whose last byte is not FrameEnd.
+func BadFrameEnd(f Frame, end byte) *Error {
 	return FrameError("%s: {invalid_frame_end_marker,%d}", snippet(f), end)
 }
 
