@@ -409,5 +409,5 @@ func TestMetaKeysDoNotRunIntoEachOther(t *testing.T) {
 func hasTopicRules(u *Users, user, vhost, exchange string) bool {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	return slices.ContainsFunc(u.topics[grant{user, vhost}], func(t topicRule) bool { return t.exchange == exchange })
+	return slices.ContainsFunc(u.topics[grant{user, vhost}], func(t topicRule) bool { return t.Exchange == exchange })
 }

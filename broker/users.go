@@ -35,13 +35,13 @@ type Users struct {
 
 // topicRule is a topic permission of a grant, compiled once: it is asked for every publish.
 type topicRule struct {
-	exchange string
-	rules    auth.TopicRules // the zero value, which allows no key, if the patterns do not compile
+	auth.TopicPermission
+	rules auth.TopicRules // the zero value, which allows no key, if the patterns do not compile
 }
 
 func newTopicRule(g grant, t auth.TopicPermission) topicRule {
 	rules, _ := t.Compile(auth.Variables{Username: g.user, VHost: g.vhost})
-	return topicRule{exchange: t.Exchange, rules: rules}
+	return topicRule{t, rules}
 }
 
 // grant names the user and the vhost of a permission.
@@ -179,7 +179,7 @@ func (u *Users) CanTopic(user, vhost string, r auth.Access, exchange, routingKey
 	topics := u.topics[grant{user, vhost}]
 	u.mu.RUnlock()
 	for _, t := range topics {
-		if t.exchange == exchange && !t.rules.Allows(r, routingKey) {
+		if t.Exchange == exchange && !t.rules.Allows(r, routingKey) {
 			return amqp.AccessRefused("%s access to topic '%s' in exchange '%s' in vhost '%s' refused for user '%s'", r, routingKey, exchange, vhost, user)
 		}
 	}
@@ -274,7 +274,7 @@ func (u *Users) remove(name string) usersChange {
 				continue
 			}
 			for _, t := range topics {
-				all.Delete = append(all.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.exchange))
+				all.Delete = append(all.Delete, metaKey(keyTopicPermission, g.user, g.vhost, t.Exchange))
 			}
 			delete(u.topics, g)
 		}
@@ -293,7 +293,7 @@ func (u *Users) grantTopic(user, vhost string, t auth.TopicPermission) usersChan
 	return usersChange{
 		Change: storage.Change{Put: []storage.KV{{Key: metaKey(keyTopicPermission, user, vhost, t.Exchange), Value: t.Marshal()}}},
 		commit: func(*storage.Change) {
-			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o topicRule) bool { return o.exchange == t.Exchange })
+			rest := slices.DeleteFunc(slices.Clone(u.topics[g]), func(o topicRule) bool { return o.Exchange == t.Exchange })
 			u.topics[g] = append(rest, newTopicRule(g, t))
 		},
 	}

@@ -11,6 +11,8 @@ import (
 type Definitions struct {
 	// Version of the broker that wrote the file, "" if it does not say.
 	Version string
+	// Cluster is the name of the broker that is written; reading leaves it empty.
+	Cluster string
 	// Ignored are the sections that this program does not know, in the order of the file.
 	Ignored []string
 
