@@ -128,8 +128,7 @@ func frameTooLarge(frameType uint8, size, limit uint32) *Error {
 	return FrameError("type %d, all octets = <<>>: {frame_too_large,%d,%d}", frameType, size, limit)
 }
 
-// BadFrameEnd is the error for a frame whose last byte is not FrameEnd.
-func BadFrameEnd(f Frame, end byte) *Error {
+func badFrameEnd(f Frame, end byte) *Error {
 	return FrameError("%s: {invalid_frame_end_marker,%d}", snippet(f), end)
 }
 

@@ -61,7 +61,7 @@ func ParseFrame(b []byte, maxPayload uint32) (f Frame, n int, err error) {
 	end := frameHead + int(size) // fits: the frame is in memory
 	f = Frame{Type: b[0], Channel: uint16(b[1])<<8 | uint16(b[2]), Payload: b[frameHead:end:end]}
 	if b[end] != FrameEnd {
-		return Frame{}, 0, BadFrameEnd(f, b[end])
+		return Frame{}, 0, badFrameEnd(f, b[end])
 	}
 	switch f.Type {
 	case FrameMethod:
@@ -90,18 +90,6 @@ func ParseFrame(b []byte, maxPayload uint32) (f Frame, n int, err error) {
 		return f, end + 1, unknownFrame(f)
 	}
 	return f, end + 1, nil
-}
-
-// FrameHeadSize is what comes before a payload: type, channel, and size.
-const FrameHeadSize = frameHead
-
-// PeekFrame returns type, channel and payload size of the frame at the head of b; not ok while fewer than
-// FrameHeadSize bytes of it are there. The size is the peer's: see FrameSize.
-func PeekFrame(b []byte) (frameType uint8, channel uint16, size uint32, ok bool) {
-	if len(b) < frameHead {
-		return 0, 0, 0, false
-	}
-	return b[0], binary.BigEndian.Uint16(b[1:]), binary.BigEndian.Uint32(b[3:]), true
 }
 
 // FrameSize returns the total length of the frame at the head of b, and 0 while fewer than seven bytes

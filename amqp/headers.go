@@ -89,6 +89,36 @@ func WithReplyTo(props []byte, replyTo string) []byte {
 	return append(out, c.b...)
 }
 
+// AppendWithField appends encoded properties with one more encoded field (name, type and value) at the end of their
+// header table, which is made if there is none. It expects what ParseProperties has accepted.
+func AppendWithField(dst, props, field []byte) []byte {
+	start, length := headersAt(props)
+	if length > 0 {
+		dst = append(dst, props[:start]...)
+		dst = binary.BigEndian.AppendUint32(dst, uint32(length-4+len(field)))
+		dst = append(dst, props[start+4:start+length]...)
+		dst = append(dst, field...)
+		return append(dst, props[start+length:]...)
+	}
+	var flags uint16
+	if len(props) >= 2 {
+		flags = binary.BigEndian.Uint16(props)
+		props = props[2:]
+	}
+	c := cursor{b: props}
+	if flags&PropContentType != 0 {
+		c.shortBytes()
+	}
+	if flags&PropContentEncoding != 0 {
+		c.shortBytes()
+	}
+	dst = binary.BigEndian.AppendUint16(dst, flags|PropHeaders)
+	dst = append(dst, props[:len(props)-len(c.b)]...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(field)))
+	dst = append(dst, field...)
+	return append(dst, c.b...)
+}
+
 // headersAt returns where in encoded properties the header table is and how long it is with its length;
 // zeros if there is none.
 func headersAt(props []byte) (start, length int) {

@@ -1,9 +1,14 @@
 package queue
 
 import (
+	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/queue/fifo"
 	"github.com/settmq/settmq/storage"
 )
+
+// KeptBody is the size in bytes from which a sink may keep a delivered body as it is. Of smaller ones, and of
+// everything else in a delivery to [Sink.Deliver], it takes a copy: they may be gone when that returns.
+const KeptBody = 16 << 10
 
 // Delivery is a message handed to a consumer, or fetched with basic.get.
 type Delivery struct {
@@ -53,6 +58,7 @@ type Consumer struct {
 	Exclusive bool
 	Priority  int32
 	Queue     Source // set by Subscribe
+	Arguments amqp.Table
 	Sink      Sink
 }
 

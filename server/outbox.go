@@ -13,7 +13,7 @@ import (
 const (
 	// byReference is the body size from which a body is written from where it lies
 	// instead of being copied between frames.
-	byReference = 16 << 10
+	byReference = queue.KeptBody
 	// writeTimeout ends a connection whose peer takes less than writePiece in that time.
 	writeTimeout = 30 * time.Second
 	writePiece   = 256 << 10

@@ -30,7 +30,7 @@ type committer struct {
 	stamp   uint64
 	cancel  []*Message
 	charge  int64
-	refs    confirmRuns
+	refs    Confirms
 }
 
 // batchItem is one target of one message in the batch being built.
@@ -99,9 +99,9 @@ func (c *committer) commit() error {
 	}
 	// Whatever was settled before its batch needs no disk for its confirm.
 	for _, m := range c.cancel {
-		c.refs.done(m)
+		c.refs.Done(m)
 	}
-	c.refs.flush()
+	c.refs.Flush()
 	if bufs != nil {
 		if err := c.write(bufs); err != nil {
 			return err
@@ -352,9 +352,9 @@ func (c *committer) finish() {
 	s := c.s
 	s.release(c.charge)
 	for i := range c.items {
-		c.refs.done(c.items[i].m)
+		c.refs.Done(c.items[i].m)
 	}
-	c.refs.flush()
+	c.refs.Flush()
 	for _, t := range c.tickets {
 		t.resolve(nil)
 	}

@@ -69,8 +69,9 @@ type Stored struct {
 	Note        Note // zero if none was kept
 }
 
-// confirmRuns gathers confirms by Confirmer. It is owned by the committer and reused.
-type confirmRuns struct {
+// Confirms gathers confirms by Confirmer, so that each is told once for many messages. It belongs to one goroutine
+// and is reused.
+type Confirms struct {
 	runs  []confirmRun
 	used  int
 	index map[Confirmer]int
@@ -81,8 +82,8 @@ type confirmRun struct {
 	seqs []uint64
 }
 
-// done drops a target of m and notes the confirm if it was the last.
-func (r *confirmRuns) done(m *Message) {
+// Done drops a target of m and notes the confirm if it was the last.
+func (r *Confirms) Done(m *Message) {
 	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
 		return
 	}
@@ -91,7 +92,7 @@ func (r *confirmRuns) done(m *Message) {
 	r.add(to, m.ConfirmSeq)
 }
 
-func (r *confirmRuns) add(to Confirmer, seq uint64) {
+func (r *Confirms) add(to Confirmer, seq uint64) {
 	// Messages of one publisher come in runs, so the last one is mostly the right one.
 	if r.used > 0 && r.runs[r.used-1].to == to {
 		run := &r.runs[r.used-1]
@@ -114,8 +115,8 @@ func (r *confirmRuns) add(to Confirmer, seq uint64) {
 	r.runs[i].seqs = append(r.runs[i].seqs, seq)
 }
 
-// flush gives all confirms noted so far.
-func (r *confirmRuns) flush() {
+// Flush gives all confirms noted so far.
+func (r *Confirms) Flush() {
 	for i := range r.runs[:r.used] {
 		run := &r.runs[i]
 		// Messages of one channel can reach the batch through several queues.

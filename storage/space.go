@@ -98,4 +98,4 @@ func (s *Store) watchSpace() {
 }
 
 // shortOfSpace reports whether publishers are held for want of disk space.
-func (s *Store) shortOfSpace() bool { return s.held.Load()&(heldLowDisk|heldNoSpace) != 0 }
+func (s *Store) shortOfSpace() bool { return s.held.Load()&(heldLowDisk|heldNoSpace|heldLog) != 0 }

@@ -167,6 +167,7 @@ const (
 	heldNoSpace             // a batch found no space
 	heldLowDisk             // less than MinFree
 	heldJournal             // the checkpointer cannot keep up
+	heldLog                 // a log beside the journal found no space
 )
 
 // Open locks and opens a directory, creating it if need be, and recovers what is in it. It returns
@@ -341,7 +342,7 @@ func (s *Store) release(n int64) {
 
 // setHeld sets or clears a reason to hold publishers.
 func (s *Store) setHeld(bit uint32, on bool) {
-	const space = heldNoSpace | heldLowDisk
+	const space = heldNoSpace | heldLowDisk | heldLog
 	for {
 		old := s.held.Load()
 		now := old &^ bit
