@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/settmq/settmq/amqp"
@@ -70,26 +71,22 @@ var queueArguments = []queueArgument{
 // arguments (with "x-" before them) and policies give them. A line goes with the change that
 // gives the setting its effect.
 var notBuilt = map[string]bool{
-	"queue-type=quorum":             true,
-	"queue-type=stream":             true,
-	"expires":                       true,
-	"message-ttl":                   true,
-	"dead-letter-exchange":          true,
-	"dead-letter-routing-key":       true,
-	"dead-letter-strategy":          true,
-	"max-length":                    true,
-	"max-length-bytes":              true,
-	"max-priority":                  true,
-	"overflow":                      true,
-	"single-active-consumer":        true,
-	"delivery-limit":                true,
-	"consumer-timeout":              true,
-	"delayed-retry-type":            true,
-	"delayed-retry-min":             true,
-	"delayed-retry-max":             true,
-	"max-age":                       true,
-	"stream-max-segment-size-bytes": true,
-	"stream-filter-size-bytes":      true,
+	"queue-type=quorum":       true,
+	"expires":                 true,
+	"message-ttl":             true,
+	"dead-letter-exchange":    true,
+	"dead-letter-routing-key": true,
+	"dead-letter-strategy":    true,
+	"max-length":              true,
+	"max-length-bytes":        true,
+	"max-priority":            true,
+	"overflow":                true,
+	"single-active-consumer":  true,
+	"delivery-limit":          true,
+	"consumer-timeout":        true,
+	"delayed-retry-type":      true,
+	"delayed-retry-min":       true,
+	"delayed-retry-max":       true,
 }
 
 // checkDeadLettering checks the one argument that asks for rights: a queue's dead letters
@@ -145,7 +142,7 @@ func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 		return invalid(argQueueType, "not supported by this broker yet")
 	}
 	for _, f := range d.Arguments {
-		if notBuilt[strings.TrimPrefix(f.Name, "x-")] {
+		if t != StreamQueue && notBuilt[strings.TrimPrefix(f.Name, "x-")] {
 			return invalid(f.Name, "not supported by this broker yet")
 		}
 	}
@@ -165,11 +162,28 @@ func (v *VHost) checkArgumentsEquivalent(name string, received, current amqp.Tab
 				continue // the existing queue may be from before the type was always there
 			}
 		}
-		if err := checkArgument(arg.name, v.resource(QueueResource, name), received, current); err != nil {
+		r, c := received, current
+		if arg.name == "x-max-age" {
+			r, c = ageInMillis(r), ageInMillis(c)
+		}
+		if err := checkArgument(arg.name, v.resource(QueueResource, name), r, c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ageInMillis returns the argument x-max-age alone, as RabbitMQ compares it: 1h and 60m are the same.
+func ageInMillis(args amqp.Table) amqp.Table {
+	v, ok := args.Get("x-max-age")
+	age, valid := parseAge(v.Text())
+	switch {
+	case !ok:
+		return nil
+	case valid:
+		v = amqp.String(strconv.FormatInt(age.Milliseconds(), 10))
+	}
+	return amqp.Table{{Name: "x-max-age", Value: v}}
 }
 
 func accept(amqp.Value, amqp.Table) string { return "" }

@@ -18,6 +18,7 @@ import (
 	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/queue/fifo"
 	"github.com/settmq/settmq/storage"
+	streams "github.com/settmq/settmq/stream"
 )
 
 // Options say how a broker runs.
@@ -67,6 +68,7 @@ type Limits struct {
 type Broker struct {
 	store       *storage.Store
 	pager       *queue.Pager
+	streams     *streams.Engine
 	log         zerolog.Logger
 	limits      Limits
 	defaults    settingsDefaults
@@ -114,7 +116,14 @@ func Open(o Options) (*Broker, error) {
 	b.store = store
 	b.pager = queue.NewPager(pagerWorkers)
 	b.users = newUsers(store, o.LoopbackUsers)
-	if err := b.load(o.First); err != nil {
+	err = b.openStreams(so)
+	if err == nil {
+		err = b.load(o.First)
+	}
+	if err == nil {
+		err = b.streams.Start()
+	}
+	if err != nil {
 		b.pager.Close()
 		return nil, errors.Join(err, store.Close())
 	}
@@ -136,7 +145,7 @@ func (b *Broker) Close() error {
 		}
 		v.mu.RUnlock()
 	}
-	return b.store.Close()
+	return errors.Join(b.streams.Close(), b.store.Close())
 }
 
 // load brings topology and users back, or creates the first ones.
@@ -310,7 +319,16 @@ func (b *Broker) loadQueue(names []string, key, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("queue '%s' in vhost '%s': %w", names[1], names[0], err)
 	}
-	o := v.queueOptions(r.ID, QueueDeclare{Name: names[1], Durable: true, AutoDelete: r.AutoDelete, Arguments: args})
+	d := QueueDeclare{Name: names[1], Durable: true, AutoDelete: r.AutoDelete, Arguments: args}
+	if typeOf(args) == StreamQueue {
+		s, err := v.openStream(r.ID, d, nil)
+		if err != nil {
+			return fmt.Errorf("stream '%s' in vhost '%s': %w", names[1], names[0], err)
+		}
+		v.addQueueLocked(s)
+		return nil
+	}
+	o := v.queueOptions(r.ID, d)
 	if o.Store = b.store.Queue(r.ID); o.Store == nil {
 		return fmt.Errorf("queue '%s' in vhost '%s' has no messages file %d", names[1], names[0], r.ID)
 	}

@@ -250,6 +250,12 @@ func (im *importer) applyQueue(q definitions.Queue) {
 		return
 	}
 	id, d := im.broker.store.NextID(), queueDeclare(q).withType(v.defaultType())
+	if typeOf(d.Arguments) == StreamQueue {
+		v.putQueue(id, d, &im.change)
+		v.addQueueLocked(v.newStreamLocked(id, d))
+		im.report.Queues++
+		return
+	}
 	o := v.queueOptions(id, d)
 	if q.Durable {
 		v.putQueue(id, d, &im.change)

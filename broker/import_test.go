@@ -95,7 +95,7 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	for _, tt := range []struct{ name, text, problem string }{
 		{"queue of other properties", `{"queues": [{"name": "new", "vhost": "/", "durable": true}, {"name": "q", "vhost": "/", "durable": true}]}`, "inequivalent arg 'durable' for queue 'q'"},
 		{"exchange of another type", `{"queues": [{"name": "new", "vhost": "/", "durable": true}], "exchanges": [{"name": "x", "vhost": "/", "type": "fanout", "durable": true}]}`, "inequivalent arg 'type' for exchange 'x'"},
-		{"queue type that is not there", `{"queues": [{"name": "new", "vhost": "/", "durable": true, "arguments": {"x-queue-type": "stream"}}]}`, "x-queue-type"},
+		{"queue type that is not there", `{"queues": [{"name": "new", "vhost": "/", "durable": true, "arguments": {"x-queue-type": "other"}}]}`, "x-queue-type"},
 		{"binding from nowhere", `{"queues": [{"name": "new", "vhost": "/", "durable": true}], "bindings": [{"source": "none", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such source"},
 		{"binding to nowhere", `{"bindings": [{"source": "x", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such queue"},
 		{"reserved queue name", `{"queues": [{"name": "amq.mine", "vhost": "/", "durable": true}]}`, "reserved name"},

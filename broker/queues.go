@@ -75,6 +75,15 @@ func (v *VHost) checkNewQueue(a Actor, d QueueDeclare) *amqp.Error {
 }
 
 func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {
+	if typeOf(d.Arguments) == StreamQueue {
+		var c storage.Change
+		id := v.broker.store.NextID()
+		v.putQueue(id, d, &c)
+		ticket := v.applyLocked(c)
+		q := v.newStreamLocked(id, d)
+		v.addQueueLocked(q)
+		return q, ticket
+	}
 	o := v.queueOptions(v.broker.store.NextID(), d)
 	if d.Exclusive {
 		o.Owner = a.ConnectionID()
@@ -205,7 +214,11 @@ func (v *VHost) DeleteQueue(a Actor, name string, ifUnused, ifEmpty bool) (int, 
 	ticket := v.applyLocked(c)
 	v.mu.Unlock()
 	cancelled(consumers)
-	return ready, wait(ticket)
+	if err := wait(ticket); err != nil {
+		return 0, err
+	}
+	v.removeFiles(q)
+	return ready, nil
 }
 
 // queueUnused is told by an auto-delete queue that its last consumer left.

@@ -59,6 +59,9 @@ func typeOf(args amqp.Table) QueueType {
 	return t
 }
 
+// TypeOf returns the type of a queue.
+func TypeOf(q Queue) QueueType { return typeOf(q.About().Arguments) }
+
 // withType returns the declaration with the type in its arguments, so that it is in every
 // listing and a queue can be declared again when the default has changed. Who names no type
 // gets the default one, if a queue with these properties can be of it, otherwise classic.

@@ -21,7 +21,8 @@ type Route struct {
 	Topic      bool     // the exchange is of type topic: topic permissions apply
 	ExtraKeys  []string // from the CC and BCC headers
 	Queues     []Queue
-	lasting    int32 // how many of Queues have a store
+	lasting    int32 // how many of Queues store what is persistent
+	streams    int32 // and how many store everything
 	replies    []*ReplyConsumer
 	address    bool // a key is a reply address, whether or not its consumer is still there
 }
@@ -122,7 +123,10 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 		Queues: append(rt.Queues[:0], w.queues.list...), replies: append(rt.replies[:0], w.replies.list...), address: w.address,
 	}
 	for _, q := range rt.Queues {
-		if q.Lasts() {
+		switch {
+		case isStream(q):
+			rt.streams++
+		case q.Lasts():
 			rt.lasting++
 		}
 	}
@@ -130,16 +134,27 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 }
 
 // Stores reports whether a message with this delivery mode will be written to disk.
-func (rt *Route) Stores(m *storage.Message) bool { return rt.lasting > 0 && !m.Transient }
+func (rt *Route) Stores(m *storage.Message) bool { return rt.targets(m) > 0 }
+
+// Streams reports whether one of the queues is a stream.
+func (rt *Route) Streams() bool { return rt.streams > 0 }
+
+// targets is how many queues write the message to disk.
+func (rt *Route) targets(m *storage.Message) int32 {
+	if m.Transient {
+		return rt.streams
+	}
+	return rt.streams + rt.lasting
+}
 
 // Publish puts m in every queue of the route. If [Route.Stores], its confirm comes from
 // the store; else the caller may confirm it when Publish returns.
 func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
-	stores := rt.Stores(m)
-	if stores {
+	targets := rt.targets(m)
+	if targets > 0 {
 		// One more than the queues, dropped below: the confirm must not go out, nor the
 		// count reach zero, before the last queue has the message.
-		m.Targets.Store(rt.lasting + 1)
+		m.Targets.Store(targets + 1)
 	}
 	for _, q := range rt.Queues {
 		q.Publish(m, w)
@@ -147,7 +162,7 @@ func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
 	for _, c := range rt.replies {
 		c.reply(m, w)
 	}
-	if stores {
+	if targets > 0 {
 		m.Done()
 	}
 }

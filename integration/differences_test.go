@@ -56,6 +56,13 @@ var differences = []difference{
 		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
 	},
 	{
+		id:     "stream-consumer-arguments",
+		rabbit: "closes the connection with 541 for an x-stream-offset that is neither an integer, a timestamp nor a string; ignores an x-stream-filter or x-stream-match-unfiltered of a wrong type",
+		settmq: "refuses them with 406",
+		why:    "who asks for a filter and gets everything finds out late",
+		shown:  func(target) bool { return true },
+	},
+	{
 		id:     "cancel-ok",
 		rabbit: "closes the connection with 541 when a client answers the broker's basic.cancel with basic.cancel-ok",
 		settmq: "ignores the answer",

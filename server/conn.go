@@ -86,7 +86,6 @@ type conn struct {
 	blockedSent bool          // connection.blocked was sent and not taken back
 	held        []heldPublish // wait for an alarm to clear
 	heldBytes   int
-	frame       bodyFrame // of a large body
 	reason      string
 
 	received  atomic.Uint64 // reads that brought bytes, for heartbeats
@@ -184,18 +183,11 @@ func (c *conn) readLoop() {
 	var r, w int // buf[r:w] is unparsed
 	defer func() { putReadBuffer(buf) }()
 	for c.state != gone {
-		var n int
-		var err error
-		if room := c.bodyRoom(); room != nil { // then the buffer is empty
-			n, err = c.nc.Read(room)
-			c.readBody(n)
-		} else {
-			n, err = c.nc.Read(buf[w : w+c.readAhead(len(buf)-w)])
-			w += n
-			r += c.handleBurst(buf[r:w])
-		}
+		n, err := c.nc.Read(buf[w:])
 		if n > 0 {
 			c.received.Add(1)
+			w += n
+			r += c.handleBurst(buf[r:w])
 		}
 		interrupted := c.takeInterrupt()
 		if err != nil && !interrupted {
@@ -232,17 +224,13 @@ func (c *conn) lost(err error) {
 // handleBurst handles every whole frame in b and returns the number of bytes it is done
 // with. Writers that got something are woken once, at the end.
 func (c *conn) handleBurst(b []byte) (done int) {
-	if c.frame.ch != nil {
-		done = c.continueBody(b)
-	}
-	for c.state != gone && done < len(b) {
+	for c.state != gone {
 		f, n, err := amqp.ParseFrame(b[done:], c.maxPayload)
 		if err != nil {
 			c.broken(protocolError(err))
 			return len(b)
 		}
 		if n == 0 {
-			done += c.beginBody(b[done:])
 			break
 		}
 		done += n

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"math"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
@@ -31,7 +32,13 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	}
 	c := &queue.Consumer{
 		ID: ch.conn.srv.o.Broker.NextConsumerID(), Tag: tag, Sink: ch,
-		Prefetch: ch.prefetch, NoAck: m.NoAck, Exclusive: m.Exclusive,
+		Prefetch: ch.prefetch, NoAck: m.NoAck, Exclusive: m.Exclusive, Arguments: m.Arguments,
+	}
+	if refused = ch.conn.vhost.CheckConsumerArguments(q, m.Arguments); refused != nil {
+		return refused
+	}
+	if broker.TypeOf(q) == broker.StreamQueue && c.Prefetch == 0 && ch.hasLimit() {
+		c.Prefetch = math.MaxUint32 // the channel's own limit is one too
 	}
 	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
 		return refused
@@ -56,6 +63,13 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	return nil
 }
 
+// hasLimit reports whether a prefetch holds for the whole channel.
+func (ch *channel) hasLimit() bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.channelLimit > 0
+}
+
 // checkTag refuses a tag that a consumer of the channel has, and one consumer too many.
 func (ch *channel) checkTag(tag string) *amqp.Error {
 	ch.mu.Lock()
@@ -74,7 +88,10 @@ func (ch *channel) checkTag(tag string) *amqp.Error {
 // queueError words what a queue refused.
 func (ch *channel) queueError(err error, name string) *amqp.Error {
 	vhost := ch.conn.vhost.Name()
+	var refused *amqp.Error
 	switch {
+	case errors.As(err, &refused):
+		return refused
 	case errors.Is(err, queue.ErrExclusive):
 		return amqp.AccessRefused("queue '%s' in vhost '%s' in exclusive use", name, vhost)
 	case errors.Is(err, queue.ErrDeleted):
@@ -85,15 +102,7 @@ func (ch *channel) queueError(err error, name string) *amqp.Error {
 	return amqp.InternalError("queue '%s' in vhost '%s' cannot read its messages", name, vhost)
 }
 
-// otherTypesArguments are consumer arguments of queue types other than classic.
-var otherTypesArguments = []string{"x-consumer-timeout", "x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"}
-
 func consumerPriority(queueName, vhost string, args amqp.Table) (int32, *amqp.Error) {
-	for _, name := range otherTypesArguments {
-		if _, ok := args.Get(name); ok {
-			return 0, amqp.PreconditionFailed("invalid arg '%s' for queue '%s' in vhost '%s' of queue type rabbit_classic_queue", name, queueName, vhost)
-		}
-	}
 	v, ok := args.Get("x-priority")
 	if !ok {
 		return 0, nil

@@ -12,10 +12,10 @@ import (
 const (
 	// hardMaxMessageSize is what no setting can exceed (RabbitMQ's cap).
 	hardMaxMessageSize = 512 << 20
-	// trustedSize is how much is allocated on a peer's word; for larger bodies growth times
-	// what has arrived.
+	// trustedSize is how much is allocated on a peer's word; larger bodies grow with what
+	// has arrived, by growth at a time.
 	trustedSize = 128 << 10
-	growth      = 16
+	growth      = 4
 )
 
 // content assembles basic.publish: the method, a header frame, body frames. Properties and
@@ -75,10 +75,10 @@ func (ch *channel) header(payload []byte) *amqp.Error {
 	c.bodySize, c.received = size, 0
 	c.tooLarge = size > uint64(ch.conn.srv.o.MaxMessageSize) || ch.closing // not kept
 	room := size
-	if c.tooLarge || size > trustedSize {
+	if c.tooLarge {
 		room = 0
 	}
-	c.data = make([]byte, len(properties), len(properties)+int(room))
+	c.data = make([]byte, len(properties), len(properties)+int(min(room, trustedSize)))
 	copy(c.data, properties)
 	c.propertiesSize = len(properties)
 	if err := amqp.ParseProperties(c.data, &c.properties); err != nil {
@@ -102,30 +102,23 @@ func (ch *channel) body(payload []byte) *amqp.Error {
 		return amqp.FrameError("content body frame exceeds remaining content size").For(amqp.BasicPublishID)
 	}
 	if !c.tooLarge {
-		c.grow(len(payload))
-		c.data = append(c.data, payload...)
+		c.add(payload)
 	}
-	return ch.bodyFrameDone()
-}
-
-// bodyFrameDone follows every body frame.
-func (ch *channel) bodyFrameDone() *amqp.Error {
-	if ch.content.received < ch.content.bodySize {
+	if c.received < c.bodySize {
 		return nil
 	}
 	return ch.published()
 }
 
-// grow makes room for n more bytes of the body. append alone would copy a large one over and over.
-func (c *content) grow(n int) {
-	need := len(c.data) + n
-	if need <= cap(c.data) {
-		return
+// add appends to the body. append alone would copy a large one over and over.
+func (c *content) add(payload []byte) {
+	if need := len(c.data) + len(payload); need > cap(c.data) {
+		whole := c.propertiesSize + int(c.bodySize)
+		grown := make([]byte, len(c.data), min(max(growth*cap(c.data), need), whole))
+		copy(grown, c.data)
+		c.data = grown
 	}
-	whole := c.propertiesSize + int(c.bodySize)
-	grown := make([]byte, len(c.data), min(max(growth*need, trustedSize), whole))
-	copy(grown, c.data)
-	c.data = grown
+	c.data = append(c.data, payload...)
 }
 
 // misplaced is the error for a frame whose turn it is not on this channel.

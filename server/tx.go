@@ -2,6 +2,7 @@ package server
 
 import (
 	"sort"
+	"sync/atomic"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
@@ -77,6 +78,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	ch.tx = &transaction{}
 	w := &ch.conn.wakes
 	lasting := false
+	var written *writeWait
 	for i := range t.publishes {
 		p := &t.publishes[i]
 		if p.mandatory && p.route.Unroutable() {
@@ -87,6 +89,12 @@ func (ch *channel) txCommit() *amqp.Error {
 			if err := ch.conn.reserve(len(p.message.Properties) + len(p.message.Body)); err != nil {
 				return notStored(err)
 			}
+		}
+		if p.route.Streams() {
+			if written == nil {
+				written = newWriteWait()
+			}
+			written.add(p.message)
 		}
 		p.route.Publish(p.message, w)
 	}
@@ -102,6 +110,9 @@ func (ch *channel) txCommit() *amqp.Error {
 		if err := ch.conn.srv.o.Broker.Store().Apply(storage.Change{}).Wait(); err != nil {
 			return notStored(err)
 		}
+	}
+	if written != nil && !written.wait(ch.conn.stop) {
+		return shutdownError()
 	}
 	ch.reply(&amqp.TxCommitOk{})
 	return nil
@@ -130,5 +141,40 @@ func (ch *channel) restore(t *transaction) {
 	sort.Slice(list, func(i, j int) bool { return list[i].tag < list[j].tag })
 	for _, o := range list {
 		ch.unacked.push(o)
+	}
+}
+
+// writeWait waits for messages that are written beside the journal. It is the storage.Confirmer of a transaction's.
+type writeWait struct {
+	left atomic.Int64
+	done chan struct{}
+}
+
+func newWriteWait() *writeWait {
+	w := &writeWait{done: make(chan struct{})}
+	w.left.Store(1) // dropped by wait
+	return w
+}
+
+func (w *writeWait) add(m *storage.Message) {
+	w.left.Add(1)
+	m.Confirm = w
+}
+
+// Confirm implements storage.Confirmer.
+func (w *writeWait) Confirm(seqs []uint64, _ bool) {
+	if w.left.Add(-int64(len(seqs))) == 0 {
+		close(w.done)
+	}
+}
+
+// wait returns when all are written; false if stop was closed first.
+func (w *writeWait) wait(stop <-chan struct{}) bool {
+	w.Confirm([]uint64{0}, false)
+	select {
+	case <-w.done:
+		return true
+	case <-stop:
+		return false
 	}
 }

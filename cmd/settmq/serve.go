@@ -302,7 +302,7 @@ func runRecover(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	}
 	s, err := storage.Open(o)
 	if err == nil {
-		err = s.Close()
+		err = errors.Join(broker.RecoverStreams(o), s.Close())
 	}
 	if err != nil {
 		code, text := explain(err, cfg.DataDir)
