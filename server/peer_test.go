@@ -74,9 +74,15 @@ func inBubble(t *testing.T, f func(t *testing.T, r *rig), change ...func(*Option
 
 func newRig(t testing.TB, dir string, change ...func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, disk: &disk{FS: faultfs.New(1)}}
+	return newRigOn(t, brokerOptions(t, dir, &disk{FS: faultfs.New(1)}), change...)
+}
+
+// newRigOn is newRig with a broker as bo says; its file system is a disk.
+func newRigOn(t testing.TB, bo broker.Options, change ...func(*Options)) *rig {
+	t.Helper()
+	r := &rig{t: t, disk: bo.Storage.FS.(*disk)}
 	var err error
-	if r.b, err = broker.Open(brokerOptions(t, dir, r.disk)); err != nil {
+	if r.b, err = broker.Open(bo); err != nil {
 		t.Fatal(err)
 	}
 	o := serverOptions(r.b)
