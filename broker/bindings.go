@@ -26,13 +26,16 @@ func (v *VHost) Bind(a Actor, s BindingSpec) *amqp.Error {
 	v.mu.Lock()
 	b, err := v.resolveLocked(a, s)
 	if err == nil {
-		err = exchange.CheckBinding(b.Source.Type, s.RoutingKey, s.Arguments)
+		err = exchange.CheckBinding(b.Source.Type, exchange.Binding{Key: s.RoutingKey, Arguments: s.Arguments, QueueType: destinationType(b.Destination)})
 	}
 	if err != nil {
 		v.mu.Unlock()
 		return err
 	}
-	var c storage.Change
+	var (
+		c       storage.Change
+		history []*storage.Message
+	)
 	id := b.id()
 	if _, exists := b.Source.outbound[id]; !exists {
 		if limit := v.broker.limits.MaxBindings; limit > 0 && len(b.Source.outbound) >= limit {
@@ -40,12 +43,16 @@ func (v *VHost) Bind(a Actor, s BindingSpec) *amqp.Error {
 			return amqp.PreconditionFailed("cannot bind to %s: binding limit of %d is reached", v.resource(ExchangeResource, s.Source), limit)
 		}
 		v.putBindingLocked(id, b, &c)
+		if b.Source.history != nil {
+			history = b.Source.history.messages()
+		}
 	}
 	ticket := v.applyLocked(c)
 	if b.durable() {
 		ticket = v.last // also of one who made the same binding just before
 	}
 	v.mu.Unlock()
+	v.replay(history, b.Destination)
 	return wait(ticket)
 }
 
@@ -116,6 +123,14 @@ func (v *VHost) mayBind(a Actor, s BindingSpec) *amqp.Error {
 		return a.CanTopic(auth.Read, s.Source, s.RoutingKey)
 	}
 	return nil
+}
+
+// destinationType is the type of a queue, "" for an exchange.
+func destinationType(d exchange.Destination) string {
+	if q, ok := d.(Queue); ok {
+		return typeOf(q.About().Arguments).String()
+	}
+	return ""
 }
 
 // resolveLocked finds both ends; of two missing ones the source is named.

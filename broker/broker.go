@@ -295,14 +295,23 @@ func (b *Broker) loadExchange(names []string, key, value []byte) error {
 	if err := decodeRecord(key, value, &r); err != nil {
 		return err
 	}
-	if _, ok := exchange.New(r.Type); !ok {
+	if !exchange.Known(r.Type) {
 		return fmt.Errorf("exchange '%s' in vhost '%s' has the unknown type '%s'", names[1], names[0], r.Type)
 	}
 	args, err := decodeArguments(r.Arguments)
 	if err != nil {
 		return fmt.Errorf("exchange '%s' in vhost '%s': %w", names[1], names[0], err)
 	}
-	v.addExchangeLocked(&Exchange{Name: names[1], Type: r.Type, Durable: true, AutoDelete: r.AutoDelete, Internal: r.Internal, Arguments: args})
+	x := &Exchange{Name: names[1], Type: r.Type, Durable: true, AutoDelete: r.AutoDelete, Internal: r.Internal, Arguments: args, storeID: r.StoreID}
+	v.addExchangeLocked(x)
+	if x.history != nil {
+		if x.history.store == nil {
+			return fmt.Errorf("exchange '%s' in vhost '%s' has no store %d", names[1], names[0], r.StoreID)
+		}
+		if err := x.history.load(); err != nil {
+			return fmt.Errorf("history of exchange '%s' in vhost '%s': %w", names[1], names[0], err)
+		}
+	}
 	return nil
 }
 

@@ -21,7 +21,7 @@ type ExchangeDeclare struct {
 // returns when a durable one is on disk. Checks and texts in RabbitMQ's order: type,
 // default exchange, right, reserved name, arguments, equivalence.
 func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
-	if _, ok := exchange.New(d.Type); !ok {
+	if !exchange.Known(d.Type) {
 		return amqp.PreconditionFailed("unknown exchange type '%s'", d.Type)
 	}
 	d.Name = stripNewlines(d.Name)
@@ -54,10 +54,15 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 
 // putExchangeLocked adds an exchange and, if it lasts, its record to c.
 func (v *VHost) putExchangeLocked(x *Exchange, c *storage.Change) {
+	if x.Durable && x.Type == exchange.RecentHistory {
+		// Ahead of the record: a store without an exchange is harmless.
+		x.storeID = v.broker.store.NextID()
+		v.broker.store.Apply(storage.Change{CreateQueues: []uint64{x.storeID}})
+	}
 	v.addExchangeLocked(x)
 	if x.Durable {
 		c.Put = append(c.Put, storage.KV{Key: metaKey(keyExchange, v.name, x.Name), Value: encodeRecord(exchangeRecord{
-			Type: x.Type, AutoDelete: x.AutoDelete, Internal: x.Internal, Arguments: encodeArguments(x.Arguments),
+			Type: x.Type, AutoDelete: x.AutoDelete, Internal: x.Internal, Arguments: encodeArguments(x.Arguments), StoreID: x.storeID,
 		})})
 	}
 }
@@ -77,6 +82,9 @@ func (v *VHost) newExchange(a Actor, d ExchangeDeclare) (*Exchange, *amqp.Error)
 		if err := a.Can(auth.Write, ExchangeResource, alt.Text()); err != nil {
 			return nil, err
 		}
+	}
+	if err := exchange.CheckArguments(d.Type, d.Arguments, v.resource(ExchangeResource, d.Name)); err != nil {
+		return nil, err
 	}
 	if limit := v.broker.limits.MaxExchangesPerVHost; limit > 0 && len(v.exchanges) >= limit {
 		return nil, amqp.PreconditionFailed("cannot declare exchange '%s' in vhost '%s': exchange limit of %d is reached", d.Name, v.name, limit)

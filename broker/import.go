@@ -105,14 +105,14 @@ func (im *importer) check() {
 	im.checkSettings()
 	d := im.defs
 	exchanges := make(map[[2]string]string) // vhost, name → type, of those to come
-	queues := make(map[[2]string]bool)
+	queues := make(map[[2]string]string)    // the same of queues
 	for _, x := range d.Exchanges {
 		im.checkExchange(x)
 		exchanges[[2]string{x.VHost, x.Name}] = x.Type
 	}
 	for _, q := range d.Queues {
 		im.checkQueue(q)
-		queues[[2]string{q.VHost, q.Name}] = true
+		queues[[2]string{q.VHost, q.Name}] = typeOf(queueDeclare(q).Arguments).String()
 	}
 	for _, bd := range d.Bindings {
 		im.checkBinding(bd, exchanges, queues)
@@ -152,7 +152,7 @@ func (im *importer) checkExchange(x definitions.Exchange) {
 	if v == nil {
 		return
 	}
-	if _, ok := exchange.New(x.Type); !ok {
+	if !exchange.Known(x.Type) {
 		im.problem("%s: unknown exchange type '%s'", v.resource(ExchangeResource, x.Name), x.Type)
 		return
 	}
@@ -191,7 +191,7 @@ func (im *importer) checkQueue(q definitions.Queue) {
 	}
 }
 
-func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]string, queues map[[2]string]bool) {
+func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]string, queues map[[2]string]string) {
 	what := fmt.Sprintf("binding from '%s' to '%s' in vhost '%s'", b.Source, b.Destination, b.VHost)
 	v := im.vhost(what, b.VHost)
 	if v == nil {
@@ -205,16 +205,22 @@ func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]
 		im.problem("%s: there is no such source", what)
 		return
 	}
-	if err := exchange.CheckBinding(kind, b.RoutingKey, b.Arguments); err != nil {
+	key := [2]string{b.VHost, b.Destination}
+	check := exchange.Binding{Key: b.RoutingKey, Arguments: b.Arguments}
+	if !b.ToExchange {
+		if check.QueueType = queues[key]; v.queues[b.Destination] != nil {
+			check.QueueType = destinationType(v.queues[b.Destination])
+		}
+	}
+	if err := exchange.CheckBinding(kind, check); err != nil {
 		im.problem("%s: %s", what, err.Text)
 	}
-	key := [2]string{b.VHost, b.Destination}
 	if b.ToExchange && b.Destination == "" {
 		im.problem("%s: nothing can be bound to the default exchange", what)
 	} else if _, coming := exchanges[key]; b.ToExchange && !coming && v.exchanges[b.Destination] == nil {
 		im.problem("%s: there is no such exchange", what)
 	}
-	if !b.ToExchange && !queues[key] && v.queues[b.Destination] == nil {
+	if !b.ToExchange && queues[key] == "" && v.queues[b.Destination] == nil {
 		im.problem("%s: there is no such queue", what)
 	}
 }

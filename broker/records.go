@@ -80,6 +80,7 @@ type exchangeRecord struct {
 	AutoDelete bool   `json:"auto_delete,omitempty"`
 	Internal   bool   `json:"internal,omitempty"`
 	Arguments  []byte `json:"arguments,omitempty"` // an encoded field table
+	StoreID    uint64 `json:"store,omitempty"`     // where a recent history exchange keeps its messages
 }
 
 type queueRecord struct {

@@ -21,8 +21,9 @@ type Route struct {
 	Topic      bool     // the exchange is of type topic: topic permissions apply
 	ExtraKeys  []string // from the CC and BCC headers
 	Queues     []Queue
-	lasting    int32 // how many of Queues store what is persistent
+	lasting    int32 // how many of Queues and histories store what is persistent
 	streams    int32 // and how many store everything
+	histories  []*history
 	replies    []*ReplyConsumer
 	address    bool // a key is a reply address, whether or not its consumer is still there
 }
@@ -35,6 +36,7 @@ func (rt *Route) Unroutable() bool { return len(rt.Queues) == 0 && !rt.address }
 func (rt *Route) Clone() Route {
 	c := *rt
 	c.Queues = slices.Clone(rt.Queues)
+	c.histories = slices.Clone(rt.histories)
 	c.replies = slices.Clone(rt.replies)
 	return c
 }
@@ -109,19 +111,32 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 	if x.Internal {
 		return nil, amqp.AccessRefused("cannot publish to internal %s", v.resource(ExchangeResource, x.Name))
 	}
-	w := &r.walk
-	w.reset(v, routingKey, extraKeys, p)
-	w.follow(x)
-	rt := &r.extra
-	cacheable := len(extraKeys) == 0 && !w.sawHeaders
-	if cacheable {
-		rt = new(Route)
+	rt := r.evaluateLocked(x, routingKey, extraKeys, p)
+	if len(extraKeys) == 0 && r.walk.cacheable {
+		remembered := rt.Clone()
+		rt = &remembered
 		r.cache[string(r.cacheKey)] = rt
 	}
+	return rt, nil
+}
+
+// evaluateLocked finds the way from x on. The result is valid until the next use of r.
+func (r *Router) evaluateLocked(x *Exchange, routingKey string, extraKeys []string, p *amqp.Properties) *Route {
+	w := &r.walk
+	w.reset(r.vhost, routingKey, extraKeys, p)
+	w.follow(x)
+	rt := &r.extra
 	*rt = Route{
 		Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys,
 		Queues: append(rt.Queues[:0], w.queues.list...), replies: append(rt.replies[:0], w.replies.list...), address: w.address,
+		histories: append(rt.histories[:0], w.histories...),
 	}
+	rt.countStores()
+	return rt
+}
+
+// countStores fills in what stores the message.
+func (rt *Route) countStores() {
 	for _, q := range rt.Queues {
 		switch {
 		case isStream(q):
@@ -130,7 +145,11 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 			rt.lasting++
 		}
 	}
-	return rt, nil
+	for _, h := range rt.histories {
+		if h.store != nil {
+			rt.lasting++
+		}
+	}
 }
 
 // Stores reports whether a message with this delivery mode will be written to disk.
@@ -156,6 +175,9 @@ func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
 		// count reach zero, before the last queue has the message.
 		m.Targets.Store(targets + 1)
 	}
+	for _, h := range rt.histories {
+		h.record(m)
+	}
 	for _, q := range rt.Queues {
 		q.Publish(m, w)
 	}
@@ -175,10 +197,11 @@ type walk struct {
 	keys       []string
 	props      *amqp.Properties
 	hasHeaders bool                // message.Headers is filled in
-	sawHeaders bool                // an exchange looked at headers: the result holds for this message only
+	cacheable  bool                // the result holds for every message with these keys
 	exchanges  distinct[*Exchange] // visited and to visit
 	matched    []exchange.Destination
 	queues     distinct[Queue]
+	histories  []*history // of the exchanges visited
 	replies    distinct[*ReplyConsumer]
 	address    bool // a key is a reply address
 }
@@ -186,10 +209,12 @@ type walk struct {
 func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Properties) {
 	w.vhost, w.props = v, p
 	w.keys = append(append(w.keys[:0], routingKey), extraKeys...)
-	w.hasHeaders, w.sawHeaders = false, false
-	w.message = exchange.Message{}
+	w.hasHeaders, w.cacheable = false, true
+	w.message = exchange.Message{Properties: p}
 	w.exchanges.reset()
 	w.queues.reset()
+	clear(w.histories)
+	w.histories = w.histories[:0]
 	w.replies.reset()
 	w.address = false
 }
@@ -213,11 +238,16 @@ func (w *walk) evaluate(x *Exchange) bool {
 	if x.Name == "" {
 		return w.evaluateDefault()
 	}
-	keys := w.keys
-	if x.router.NeedsHeaders() {
-		w.sawHeaders = true
-		w.loadHeaders()
+	keys, needs := w.keys, x.router.Needs()
+	if needs&exchange.EveryKey == 0 {
 		keys = keys[:1]
+	}
+	if needs&exchange.MessageHeaders != 0 {
+		w.loadHeaders()
+	}
+	w.cacheable = w.cacheable && needs.Cacheable()
+	if x.history != nil {
+		w.histories = append(w.histories, x.history)
 	}
 	w.matched = w.matched[:0]
 	for _, k := range keys {

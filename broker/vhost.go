@@ -3,6 +3,8 @@ package broker
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -53,6 +55,8 @@ type Exchange struct {
 	policy     *EffectivePolicy // nil for none
 	alternate  string           // name of the alternate exchange, "" for none
 	router     exchange.Router
+	history    *history // of type x-recent-history
+	storeID    uint64   // of the history's store, 0 if it has none
 	outbound   map[bindingID]*Binding
 }
 
@@ -110,14 +114,31 @@ func (v *VHost) Broker() *Broker { return v.broker }
 // changedLocked marks every cached route stale.
 func (v *VHost) changedLocked() { v.generation.Add(1) }
 
+// routing is what exchanges know of the broker.
+var routing = exchange.Environment{
+	Name: func(d exchange.Destination) string {
+		switch d := d.(type) {
+		case Queue:
+			return "queue " + d.About().Name
+		case *Exchange:
+			return "exchange " + d.Name
+		}
+		panic(fmt.Sprintf("binding to a %T", d))
+	},
+	Random: rand.IntN,
+}
+
 func (v *VHost) addExchangeLocked(x *Exchange) {
-	r, ok := exchange.New(x.Type)
+	r, ok := exchange.New(x.Type, x.Arguments, routing)
 	if !ok {
 		panic("exchange of unknown type " + x.Type) // checked before
 	}
 	x.router = r
 	x.outbound = make(map[bindingID]*Binding)
 	x.obey(v.policies.forExchange(x.Name))
+	if x.Type == exchange.RecentHistory {
+		x.history = newHistory(x.Arguments, v.broker.store.Queue(x.storeID))
+	}
 	v.exchanges[x.Name] = x
 	v.changedLocked()
 }
@@ -234,6 +255,9 @@ func (v *VHost) removeExchangeLocked(x *Exchange, c *storage.Change) {
 	delete(v.exchanges, x.Name)
 	if x.Durable {
 		c.Delete = append(c.Delete, metaKey(keyExchange, v.name, x.Name))
+		if x.storeID != 0 {
+			c.DeleteQueues = append(c.DeleteQueues, x.storeID)
+		}
 	}
 	for id, b := range x.outbound {
 		v.removeBindingLocked(id, b, c)

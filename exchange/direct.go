@@ -7,7 +7,7 @@ type direct struct {
 	keys table[string, bag]
 }
 
-func (x *direct) NeedsHeaders() bool { return false }
+func (x *direct) Needs() Needs { return EveryKey }
 
 func (x *direct) Empty() bool { return x.keys.len() == 0 }
 
@@ -42,7 +42,7 @@ type fanout struct {
 	all bag
 }
 
-func (x *fanout) NeedsHeaders() bool { return false }
+func (x *fanout) Needs() Needs { return 0 }
 
 func (x *fanout) Empty() bool { return x.all.empty() }
 

@@ -9,17 +9,27 @@
 //	topic    words separated by '.', '*' is exactly one word, '#' is zero or more
 //	headers  the binding's arguments are compared with the message's headers
 //
+// and those of RabbitMQ and its plugins, which pick one binding for a message:
+//
+//	x-consistent-hash  by the routing key, a header or a property; a change of the bindings
+//	                   moves as few keys as can be
+//	x-modulus-hash     by the routing key
+//	x-random           by chance
+//	x-local-random     by chance; takes queues only
+//
+// x-recent-history routes as fanout does; remembering the messages is the caller's.
+//
 // # What the package refuses to know
 //
-// It has no names, no permissions, no durability, no virtual host, no storage and no
-// lock. A destination is whatever pointer the caller binds (a queue or another exchange)
+// It has no permissions, no durability, no virtual host, no storage and no lock; names and
+// random numbers are given to it (Environment). A destination is whatever pointer the caller binds (a queue or another exchange)
 // and is only ever compared with ==. Walking from exchange to exchange, alternate
 // exchanges, CC and BCC, and putting a message at most once into a queue are the
 // caller's. The default exchange needs no Router: the caller looks the queue up by name.
 //
 // # Who may call what
 //
-// Bind and Unbind need the caller's write lock, Route, NeedsHeaders and Empty its read
+// Bind and Unbind need the caller's write lock, Route, Needs and Empty its read
 // lock: any number of goroutines may route at the same time, since a Router keeps no
 // scratch space of its own. Nothing here blocks.
 //
@@ -31,6 +41,7 @@
 //	         that is still in the race; other bindings cost nothing, however many
 //	headers  one map lookup per header and comparisons only for the bindings that share
 //	         the rarest of their conditions with the message
+//	x-…hash  a few nanoseconds per binding; results by routing key can be remembered (Needs)
 //
 // Binding keys, binding arguments, routing keys and headers come from the network and
 // are taken to be hostile. A topic pattern full of '#' costs at most words of the key ×

@@ -7,32 +7,38 @@ import (
 	"testing"
 )
 
+// testEnv names destinations of the tests; its random numbers are always the same ones.
+var testEnv = Environment{
+	Name:   func(d Destination) string { return d.(*dest).name },
+	Random: rand.New(rand.NewPCG(1, 1)).IntN,
+}
+
 // raceEnabled is set by race_test.go.
 var raceEnabled bool
 
 func TestNewKnowsItsKinds(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, ok := New(kind)
+		x, ok := New(kind, nil, testEnv)
 		if !ok || !x.Empty() {
 			t.Errorf("New(%q) = %v, %v", kind, x, ok)
 			continue
 		}
-		if x.NeedsHeaders() != (kind == Headers) {
-			t.Errorf("%s: NeedsHeaders() = %v", kind, x.NeedsHeaders())
+		if !Known(kind) {
+			t.Errorf("%s is not known", kind)
 		}
 		if got := x.Route(nil, &Message{RoutingKey: "a.b"}); got != nil {
 			t.Errorf("%s: empty exchange routes to %v", kind, got)
 		}
 	}
-	for _, kind := range []string{"", "Direct", "x-delayed-message", "headers "} {
-		if _, ok := New(kind); ok {
+	for _, kind := range []string{"", "Direct", "x-unknown", "headers "} {
+		if _, ok := New(kind, nil, testEnv); ok {
 			t.Errorf("New(%q) is a router", kind)
 		}
 	}
 }
 
 func TestDirectMatchesTheExactKey(t *testing.T) {
-	x, _ := New(Direct)
+	x, _ := New(Direct, nil, testEnv)
 	for _, b := range [][2]string{{"a", "1"}, {"a", "2"}, {"b", "3"}, {"", "4"}, {"a.*", "5"}, {"#", "6"}} {
 		x.Bind(b[0], nil, &dest{b[1]})
 	}
@@ -46,7 +52,7 @@ func TestDirectMatchesTheExactKey(t *testing.T) {
 }
 
 func TestFanoutIgnoresKeys(t *testing.T) {
-	x, _ := New(Fanout)
+	x, _ := New(Fanout, nil, testEnv)
 	a, b := &dest{"a"}, &dest{"b"}
 	x.Bind("k", nil, a)
 	x.Bind("", nil, b)
@@ -66,7 +72,7 @@ func TestFanoutIgnoresKeys(t *testing.T) {
 
 func TestRouteAppends(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, _ := New(kind)
+		x, _ := New(kind, nil, testEnv)
 		old, d := &dest{"old"}, &dest{"new"}
 		x.Bind("k", nil, d)
 		if got := names(x.Route([]Destination{old}, &Message{RoutingKey: "k"})); !slices.Equal(got, []string{"new", "old"}) {
@@ -77,7 +83,7 @@ func TestRouteAppends(t *testing.T) {
 
 func TestUnbindingWhatIsNotBoundDoesNothing(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, _ := New(kind)
+		x, _ := New(kind, nil, testEnv)
 		a, b := &dest{"a"}, &dest{"b"}
 		x.Unbind("k", nil, a)
 		x.Bind("k", nil, a)
@@ -165,7 +171,7 @@ func TestDirectAndFanoutRouteWithoutAllocating(t *testing.T) {
 		t.Skip("allocations are not counted under the race detector")
 	}
 	for _, kind := range []string{Direct, Fanout} {
-		x, _ := New(kind)
+		x, _ := New(kind, nil, testEnv)
 		for i := range 50 {
 			x.Bind("k", nil, &dest{fmt.Sprint(i)})
 		}
@@ -179,7 +185,7 @@ func TestDirectAndFanoutRouteWithoutAllocating(t *testing.T) {
 
 func BenchmarkDirect(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
-		x, _ := New(Direct)
+		x, _ := New(Direct, nil, testEnv)
 		for i := range n {
 			x.Bind(fmt.Sprint("key-", i), nil, topicDests[i%len(topicDests)])
 		}
@@ -189,7 +195,7 @@ func BenchmarkDirect(b *testing.B) {
 
 func BenchmarkFanout(b *testing.B) {
 	for _, n := range []int{1, 50, 10_000} {
-		x, _ := New(Fanout)
+		x, _ := New(Fanout, nil, testEnv)
 		for i := range n {
 			x.Bind("", nil, &dest{fmt.Sprint(i)})
 		}

@@ -57,7 +57,7 @@ const notFiledTwice = -1
 // by one; a message with more has them sorted once.
 const scanHeaders = 16
 
-func (x *headers) NeedsHeaders() bool { return true }
+func (x *headers) Needs() Needs { return MessageHeaders }
 
 func (x *headers) Empty() bool {
 	return len(x.rules) == 0 && x.always.empty() && x.never.empty()

@@ -75,7 +75,7 @@ func TestHeadersMatch(t *testing.T) {
 		{"first of repeated headers counts", match("all", field("a", i64(2))), amqp.Table{field("a", i64(1)), field("a", i64(2))}, false},
 	}
 	for _, tt := range tests {
-		x, _ := New(Headers)
+		x, _ := New(Headers, nil, testEnv)
 		x.Bind("ignored", tt.args, &dest{"d"})
 		got := x.Route(nil, &Message{RoutingKey: "other", Headers: tt.msg})
 		if (len(got) == 1) != tt.want || len(got) > 1 {
@@ -107,7 +107,7 @@ func TestCheckBinding(t *testing.T) {
 		{Fanout, amqp.Table{field("x-match", amqp.Int32(1))}, ""},
 	}
 	for _, tt := range tests {
-		err := CheckBinding(tt.kind, "#.#.#.#", tt.args)
+		err := CheckBinding(tt.kind, Binding{Key: "#.#.#.#", Arguments: tt.args})
 		switch {
 		case tt.want == "" && err != nil:
 			t.Errorf("%s %v: %v", tt.kind, tt.args, err)

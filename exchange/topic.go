@@ -53,7 +53,7 @@ type topicEdge struct {
 	node *topicNode
 }
 
-func (x *topic) NeedsHeaders() bool { return false }
+func (x *topic) Needs() Needs { return EveryKey }
 
 func (x *topic) Empty() bool { return x.bindings == 0 }
 

@@ -125,6 +125,13 @@ var differences = []difference{
 		why:    "poison messages and lost dead letters are no matter of replication",
 		shown:  func(target) bool { return true },
 	},
+	{
+		id:     "history-through-exchanges",
+		rabbit: "x-recent-history sends its messages to an exchange that is bound to it the newest first",
+		settmq: "sends them the oldest first, as to a queue",
+		why:    "the order of a history is that in which it happened",
+		shown:  func(target) bool { return true },
+	},
 }
 
 func (b target) atLeast(major, minor, patch int) bool {
