@@ -132,6 +132,30 @@ func (c *cursor) tableBytes() []byte {
 // Has reports whether the message has the property of that flag.
 func (p *Properties) Has(flag uint16) bool { return p.Flags&flag != 0 }
 
+// HasProperty reports whether encoded properties, as checked by ParseProperties, have the one of that
+// flag.
+func HasProperty(props []byte, flag uint16) bool {
+	return len(props) >= 2 && (uint16(props[0])<<8|uint16(props[1]))&flag != 0
+}
+
+// ParseExpiration returns the milliseconds of an expiration property, a decimal number; ok is false for
+// anything else and for numbers of more than 15 digits, which a broker does not accept.
+func ParseExpiration(text []byte) (millis int64, ok bool) {
+	if len(text) > 1 && text[0] == '+' {
+		text = text[1:]
+	}
+	if len(text) == 0 || len(text) > 15 {
+		return 0, false
+	}
+	for _, d := range text {
+		if d < '0' || d > '9' {
+			return 0, false
+		}
+		millis = millis*10 + int64(d-'0')
+	}
+	return millis, true
+}
+
 // Append appends the encoded properties: those in Flags, whatever the other fields hold. Headers are
 // written as they are; a message that has the flag but no bytes gets an empty table. It panics when a
 // value is longer than MaxShortString.

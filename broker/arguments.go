@@ -71,22 +71,8 @@ var queueArguments = []queueArgument{
 // arguments (with "x-" before them) and policies give them. A line goes with the change that
 // gives the setting its effect.
 var notBuilt = map[string]bool{
-	"queue-type=quorum":       true,
-	"expires":                 true,
-	"message-ttl":             true,
-	"dead-letter-exchange":    true,
-	"dead-letter-routing-key": true,
-	"dead-letter-strategy":    true,
-	"max-length":              true,
-	"max-length-bytes":        true,
-	"max-priority":            true,
-	"overflow":                true,
-	"single-active-consumer":  true,
-	"delivery-limit":          true,
-	"consumer-timeout":        true,
-	"delayed-retry-type":      true,
-	"delayed-retry-min":       true,
-	"delayed-retry-max":       true,
+	"queue-type=quorum": true,
+	"consumer-timeout":  true,
 }
 
 // checkDeadLettering checks the one argument that asks for rights: a queue's dead letters

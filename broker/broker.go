@@ -69,6 +69,7 @@ type Broker struct {
 	store       *storage.Store
 	pager       *queue.Pager
 	streams     *streams.Engine
+	timers      *queue.Timers
 	log         zerolog.Logger
 	limits      Limits
 	defaults    settingsDefaults
@@ -115,6 +116,7 @@ func Open(o Options) (*Broker, error) {
 	}
 	b.store = store
 	b.pager = queue.NewPager(pagerWorkers)
+	b.timers = queue.NewTimers()
 	b.users = newUsers(store, o.LoopbackUsers)
 	err = b.openStreams(so)
 	if err == nil {
@@ -124,6 +126,7 @@ func Open(o Options) (*Broker, error) {
 		err = b.streams.Start()
 	}
 	if err != nil {
+		b.timers.Close()
 		b.pager.Close()
 		return nil, errors.Join(err, store.Close())
 	}
@@ -135,6 +138,7 @@ func Open(o Options) (*Broker, error) {
 // connections must be gone.
 func (b *Broker) Close() error {
 	b.sampler.stop()
+	b.timers.Close()
 	b.pager.Close()
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/settmq/settmq/auth"
-	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -429,10 +428,8 @@ func (v *VHost) applyPolicy(q Queue, set *policySet) {
 
 // configure makes a queue do what its arguments and its policy say together.
 func (v *VHost) configure(q Queue, e *EffectivePolicy) {
-	if c, ok := q.(interface{ Configure(queue.Settings) }); ok {
-		d := q.About()
-		c.Configure(mergeSettings(typeOf(d.Arguments), d.Arguments, e.values(), v.broker.defaults))
-	}
+	d := q.About()
+	q.Configure(mergeSettings(typeOf(d.Arguments), d.Arguments, e.values(), v.broker.defaults))
 }
 
 func (v *VHost) rememberPolicyLocked(q Queue, e *EffectivePolicy) {

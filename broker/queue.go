@@ -11,8 +11,14 @@ import (
 type Queue interface {
 	queue.Source
 
-	// Publish appends m. If the queue stores m, m.Targets must already count it.
-	Publish(m *storage.Message, w *queue.Wakes)
+	// Publish appends m; false if the queue refuses it. If the queue stores m, m.Targets must
+	// already count it.
+	Publish(m *storage.Message, w *queue.Wakes) bool
+	// Configure changes what arguments and policies say together. It may be called with the
+	// vhost's lock held.
+	Configure(s queue.Settings)
+	// Touch notes that the queue was used, which puts off its expiry.
+	Touch()
 	// Subscribe adds a consumer and sets its source. confirm is called before its first delivery.
 	Subscribe(c *queue.Consumer, confirm func(), w *queue.Wakes) error
 	// Get takes the next ready message, with the number of those left; ok is false if there is none.

@@ -46,6 +46,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
+		q.Touch()
 		if err == nil && q.About().Durable {
 			err = wait(ticket) // whoever made it may still be waiting for the disk
 		}
@@ -114,6 +115,15 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 	o := queue.Options{
 		Declaration: queue.Declaration{ID: id, Name: d.Name, Durable: d.Durable, AutoDelete: d.AutoDelete, Arguments: d.Arguments},
 		Pager:       v.broker.pager, OnFault: v.queueFault,
+		Timers: v.broker.timers, OnExpired: v.queueExpired, OnDeadLetter: v.deadLetter,
+		Settings: mergeSettings(typeOf(d.Arguments), d.Arguments, nil, v.broker.defaults),
+	}
+	if n, ok := d.Arguments.Get("x-max-priority"); ok {
+		highest, _ := n.Int()
+		o.MaxPriority = uint8(highest)
+	}
+	if single, ok := d.Arguments.Get("x-single-active-consumer"); ok {
+		o.SingleActive, _ = single.Bool()
 	}
 	if d.AutoDelete {
 		o.OnUnused = v.queueUnused
@@ -166,8 +176,12 @@ func (v *VHost) CheckQueue(a Actor, name string) (Queue, *amqp.Error) {
 		return nil, err
 	}
 	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.queueLocked(a, name)
+	q, err := v.queueLocked(a, name)
+	v.mu.RUnlock()
+	if err == nil {
+		q.Touch()
+	}
+	return q, err
 }
 
 // UseQueue finds a queue to read from: for consume, get and purge.
@@ -234,6 +248,9 @@ func (v *VHost) queueUnused(q *queue.Queue) {
 	v.applyLocked(c)
 	v.mu.Unlock()
 }
+
+// queueExpired is told by a queue that nobody used it for the time that x-expires allows.
+func (v *VHost) queueExpired(q *queue.Queue) { v.queueUnused(q) }
 
 func (v *VHost) queueFault(q *queue.Queue, err error) {
 	v.broker.log.Error().Err(err).Str("vhost", v.name).Str("queue", q.Name).

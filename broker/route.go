@@ -137,6 +137,7 @@ func (r *Router) evaluateLocked(x *Exchange, routingKey string, extraKeys []stri
 
 // countStores fills in what stores the message.
 func (rt *Route) countStores() {
+	rt.streams, rt.lasting = 0, 0
 	for _, q := range rt.Queues {
 		switch {
 		case isStream(q):
@@ -166,27 +167,33 @@ func (rt *Route) targets(m *storage.Message) int32 {
 	return rt.streams + rt.lasting
 }
 
-// Publish puts m in every queue of the route. If [Route.Stores], its confirm comes from
-// the store; else the caller may confirm it when Publish returns.
-func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) {
+// Publish puts m in every queue of the route. It returns false if one of them refused it: then
+// no confirm comes, and the publisher is told at once. Otherwise, if [Route.Stores], the confirm
+// comes from the store; else the caller may confirm it when Publish returns.
+func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) (accepted bool) {
 	targets := rt.targets(m)
 	if targets > 0 {
 		// One more than the queues, dropped below: the confirm must not go out, nor the
 		// count reach zero, before the last queue has the message.
 		m.Targets.Store(targets + 1)
 	}
+	accepted = true
 	for _, h := range rt.histories {
 		h.record(m)
 	}
 	for _, q := range rt.Queues {
-		q.Publish(m, w)
+		if !q.Publish(m, w) {
+			accepted = false
+		}
 	}
 	for _, c := range rt.replies {
 		c.reply(m, w)
 	}
 	if targets > 0 {
+		m.Rejected = !accepted
 		m.Done()
 	}
+	return accepted
 }
 
 // walk is one evaluation of the exchanges that a message passes, breadth first, each

@@ -32,7 +32,8 @@ type VHost struct {
 	limits      limits
 	connections int // that are in the vhost
 
-	replies replies
+	replies     replies
+	deadRouters sync.Pool // of *Router, for dead letters
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
@@ -99,6 +100,7 @@ func newVHost(b *Broker, name string) *VHost {
 		policyOf:   make(map[Queue]*EffectivePolicy),
 		parameters: make(map[parameterID]json.RawMessage),
 	}
+	v.deadRouters.New = func() any { return v.NewRouter() }
 	for _, d := range defaultExchanges {
 		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
 	}

@@ -207,6 +207,14 @@ func publishConfirmed(t testing.TB, ch *amqp.Channel, exchange, key string, mess
 	}
 }
 
+// openConfirming opens a channel in confirm mode on a connection of its own.
+func openConfirming(t testing.TB) *amqp.Channel {
+	t.Helper()
+	ch := open(t)
+	confirmMode(t, ch)
+	return ch
+}
+
 func confirmMode(t testing.TB, ch *amqp.Channel) {
 	t.Helper()
 	if err := ch.Confirm(false); err != nil {

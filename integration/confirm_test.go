@@ -126,12 +126,11 @@ func TestConfirmIsOwedPerPublish(t *testing.T) {
 	}
 }
 
-// done turns the end of a confirmation into a value.
+// done turns the outcome of a confirmation into a value: true for an ack.
 func done(c *amqp.DeferredConfirmation) <-chan bool {
 	out := make(chan bool, 1)
 	go func() {
-		<-c.Done()
-		out <- true
+		out <- c.Wait()
 	}()
 	return out
 }

@@ -15,6 +15,9 @@ const headWindow = 512
 // read or the delivery limit raised. Work per call is bounded by what the consumers' sinks
 // admit.
 func (q *Queue) pumpLocked(w *Wakes) {
+	if !q.timeLocked(w) {
+		return
+	}
 	limit := q.limit()
 	for q.m.Next(limit, (*admitter)(q), &q.next) {
 		c := q.consumers[q.next.Consumer]
@@ -30,7 +33,7 @@ func (q *Queue) pumpLocked(w *Wakes) {
 // handedOutLocked turns what the machine handed out into q.out and accounts for it.
 func (q *Queue) handedOutLocked() {
 	d := &q.next
-	q.out = Delivery{Seq: d.Seq, Message: d.Payload, Redelivered: d.Redelivered, NoAck: d.NoAck}
+	q.out = Delivery{Seq: d.Seq, Message: d.Payload, Redelivered: d.Redelivered, NoAck: d.NoAck, Deliveries: d.Deliveries, Acquired: d.Acquired}
 	if d.Seq >= q.delivered {
 		q.delivered = d.Seq + 1
 	}
@@ -44,11 +47,15 @@ func (q *Queue) refillLocked() {
 	if q.deleted || q.fault != nil {
 		return
 	}
+	window := 0 // only what is due
 	if len(q.consumers) > 0 || len(q.waiters) > 0 {
-		if want := q.m.NeedsLoad(headWindow); want != nil {
-			q.Pager.load(q, want)
-		}
+		window = headWindow
 		q.extendLocked()
+	} else if q.set.Overflow == DropHead && q.overLocked() {
+		window = 1 // to be dropped
+	}
+	if want := q.m.NeedsLoad(window); want != nil {
+		q.Pager.load(q, want)
 	}
 }
 
@@ -104,8 +111,10 @@ func (a *admitter) Admit(id fifo.ConsumerID, size uint32) bool {
 // ok is false when there is none. It waits for a page to be read, or for the delivery
 // limit, but never for a message to arrive; closing stop ends the wait with ErrStopped.
 func (q *Queue) Get(noAck bool, stop <-chan struct{}) (d Delivery, left int, ok bool, err error) {
+	var w Wakes
 	for {
-		wait, done := q.tryGet(noAck, &d, &left, &ok, &err)
+		wait, done := q.tryGet(noAck, &d, &left, &ok, &err, &w)
+		w.Flush()
 		if done {
 			return d, left, ok, err
 		}
@@ -118,7 +127,7 @@ func (q *Queue) Get(noAck bool, stop <-chan struct{}) (d Delivery, left int, ok 
 }
 
 // tryGet is one attempt of Get: done, or a channel that closes when it is worth trying again.
-func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error) (wait <-chan struct{}, done bool) {
+func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error, w *Wakes) (wait <-chan struct{}, done bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -128,10 +137,13 @@ func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error)
 	case q.fault != nil:
 		*err = q.fault
 		return nil, true
-	case q.m.Ready() == 0:
+	}
+	q.usedLocked()
+	settled := q.timeLocked(w)
+	if q.m.Ready() == 0 {
 		return nil, true
 	}
-	if q.m.Get(q.limit(), noAck, &q.next) {
+	if settled && q.m.Get(q.limit(), noAck, &q.next) {
 		q.handedOutLocked()
 		*d, *left, *ok = q.out, q.m.Ready(), true
 		q.out.Message, q.next.Payload = nil, nil
@@ -187,24 +199,72 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	}
 	if err != nil {
 		q.m.LoadFailed()
-		q.fault = err
-		q.releaseWaitersLocked()
 		q.mu.Unlock()
-		if q.OnFault != nil {
-			q.OnFault(q, err)
-		}
+		q.fail(err)
 		return
 	}
 	page := make([]fifo.LoadedItem[*storage.Message], len(items))
 	for i, it := range items {
-		page[i] = fifo.LoadedItem[*storage.Message]{Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered}
+		page[i] = fifo.LoadedItem[*storage.Message]{
+			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
+			Deliveries: it.Note.Deliveries, Acquired: it.Note.Acquired,
+		}
 	}
 	missing := q.m.Loaded(page, next)
 	q.releaseWaitersLocked()
+	q.trimLocked(&w)
 	q.pumpLocked(&w)
 	q.mu.Unlock()
 	w.Flush()
 	if missing > 0 && q.OnFault != nil {
 		q.OnFault(q, fmt.Errorf("%d stored messages before %d were not found", missing, next))
 	}
+}
+
+// fail ends the deliveries of a queue whose messages cannot be read.
+func (q *Queue) fail(err error) {
+	q.mu.Lock()
+	first := q.fault == nil
+	q.fault = err
+	q.releaseWaitersLocked()
+	q.mu.Unlock()
+	if first && q.OnFault != nil {
+		q.OnFault(q, err)
+	}
+}
+
+// restore gives a new machine what the store recovered.
+func (q *Queue) restore() {
+	s := q.Store.State()
+	q.delivered = s.RedeliveredBelow
+	notes := q.Store.Notes()
+	if q.MaxPriority > 0 {
+		q.m.Restore(s.NextSeq, s.NextSeq, 0, 0)
+		for i := range notes {
+			q.restoreItem(&notes[i])
+		}
+		return
+	}
+	for i := range notes {
+		if n := &notes[i].Note; n.NotBefore != 0 {
+			s.Ready--
+			s.Bytes -= uint64(n.Size)
+		}
+	}
+	q.m.Restore(s.NextSeq, s.FirstSeq, int(s.Ready), s.Bytes)
+	for i := range notes {
+		if n := &notes[i]; n.Note.NotBefore != 0 {
+			q.restoreItem(n)
+		} else {
+			q.m.RestoreTimer(n.Seq, n.Note.Deadline)
+		}
+	}
+}
+
+func (q *Queue) restoreItem(n *storage.NotedMessage) {
+	q.m.RestoreItem(fifo.RestoredItem{
+		Seq: n.Seq, Size: n.Note.Size, Priority: n.Note.Priority, Redelivered: n.Seq < q.delivered,
+		Deliveries: n.Note.Deliveries, Acquired: n.Note.Acquired,
+		Deadline: n.Note.Deadline, NotBefore: n.Note.NotBefore,
+	})
 }

@@ -30,15 +30,17 @@ func openStore(t testing.TB, dir string) *storage.Store {
 
 // rig is a store with a pager, closed with the test.
 type rig struct {
-	t     testing.TB
-	store *storage.Store
-	pager *Pager
+	t      testing.TB
+	store  *storage.Store
+	pager  *Pager
+	timers *Timers
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, store: openStore(t, t.TempDir()), pager: NewPager(2)}
+	r := &rig{t: t, store: openStore(t, t.TempDir()), pager: NewPager(2), timers: NewTimers()}
 	t.Cleanup(func() {
+		r.timers.Close()
 		r.pager.Close()
 		if err := r.store.Close(); err != nil {
 			t.Errorf("closing the store: %v", err)
@@ -55,9 +57,16 @@ func (r *rig) durable(name string) *Queue {
 		r.t.Fatal(err)
 	}
 	return New(Options{
-		Declaration: Declaration{ID: id, Name: name, Durable: true}, Store: r.store.Queue(id), Pager: r.pager,
+		Declaration: Declaration{ID: id, Name: name, Durable: true}, Store: r.store.Queue(id), Pager: r.pager, Timers: r.timers,
 		OnFault: func(q *Queue, err error) { r.t.Errorf("queue %s: %v", q.Name, err) },
 	})
+}
+
+// testTimers are timers for a queue without a store.
+func testTimers(t testing.TB) *Timers {
+	timers := NewTimers()
+	t.Cleanup(timers.Close)
+	return timers
 }
 
 // drop forgets a deleted queue's messages, as the vhost does.

@@ -55,6 +55,27 @@ type Options struct {
 	OnUnused func(*Queue)
 	// OnFault is called once, without locks held, when stored messages cannot be read.
 	OnFault func(*Queue, error)
+
+	// Settings are those to start with; see [Queue.Configure].
+	Settings Settings
+	// Timers wake the queue, and tell its time; required.
+	Timers *Timers
+	// OnDeadLetter sends a dead letter; required. It is called without locks held, for one
+	// letter of a queue at a time.
+	OnDeadLetter func(*Queue, *DeadLetter, *Wakes) Outcome
+	// OnExpired is called, without locks held, when the queue was unused for so long that it
+	// is to be deleted. It is called again if the queue is still there.
+	OnExpired func(*Queue)
+
+	// MaxPriority is the highest priority that is told apart, 0 for none. Messages without
+	// a priority have DefaultPriority.
+	MaxPriority, DefaultPriority uint8
+	// SingleActive gives messages to one consumer at a time; Preempt lets one of a higher
+	// priority take over from it.
+	SingleActive, Preempt bool
+	// CountReturns keeps the number of returns of a message across restarts, as a delivery
+	// limit does.
+	CountReturns bool
 }
 
 // Queue is a live queue. All methods may be called from any goroutine.
@@ -69,36 +90,57 @@ type Queue struct {
 	extending bool            // a higher delivery limit is on its way to the disk
 	deleted   bool
 	fault     error
+	set       Settings
+	special   bool  // publishing has to look at limits, deadlines or priorities
+	timer     timer // guarded by the timers
+	armed     int64 // when the timer wakes the queue; 0: not
+	retryAt   int64 // when refused dead letters are tried again; 0: there are none
+	lastUse   int64 // when the queue was used last, for its expiry
+	dead      deaths
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
+
+	sending sync.Mutex // before mu: dead letters are sent in order
 }
 
 // New makes the live queue of o. A queue with a store starts with what the store recovered.
 func New(o Options) *Queue {
 	q := &Queue{Options: o, consumers: make(map[fifo.ConsumerID]*Consumer)}
-	q.m = fifo.New[*storage.Message](fifo.Options{})
+	q.timer.of = q
+	q.m = fifo.New[*storage.Message](q.machineOptions())
 	if o.Store != nil {
-		s := o.Store.State()
-		q.m.Restore(s.NextSeq, s.FirstSeq, int(s.Ready), s.Bytes)
-		q.delivered = s.RedeliveredBelow
+		q.restore()
 	}
+	q.Configure(o.Settings)
 	return q
+}
+
+func (q *Queue) machineOptions() fifo.Options {
+	return fifo.Options{MaxPriority: q.MaxPriority, SingleActive: q.SingleActive, Preempt: q.Preempt}
 }
 
 // Lasts reports whether persistent messages put in this queue survive a restart.
 func (q *Queue) Lasts() bool { return q.Store != nil }
 
-// Publish appends m. If the queue is durable and m persistent, m.Targets must already count
-// this queue; it is counted down when the message is stored, consumed or lost with the
-// deleted queue.
-func (q *Queue) Publish(m *storage.Message, w *Wakes) {
+// Publish appends m, unless the queue is full and refuses: then it returns false. If the queue
+// is durable and m persistent, m.Targets must already count this queue; it is counted down when
+// the message is stored, consumed, refused or lost with the deleted queue.
+func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 	q.mu.Lock()
 	if q.deleted {
 		q.mu.Unlock()
 		if q.keeps(m) {
 			m.Done()
 		}
-		return
+		return true
+	}
+	if q.special || m.Died || amqp.HasProperty(m.Properties, amqp.PropExpiration) {
+		accepted := q.publishSpecialLocked(m, w)
+		q.mu.Unlock()
+		if !accepted && q.keeps(m) {
+			m.Done()
+		}
+		return accepted
 	}
 	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body))})
 	if q.keeps(m) {
@@ -106,6 +148,7 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) {
 	}
 	q.pumpLocked(w)
 	q.mu.Unlock()
+	return true
 }
 
 // keeps reports whether m is written to the store when it is put in this queue. A nil m is
@@ -124,6 +167,9 @@ func (q *Queue) Subscribe(c *Consumer, confirm func(), w *Wakes) error {
 	}
 	if q.fault != nil {
 		return q.fault
+	}
+	if q.SingleActive && c.Exclusive {
+		return ErrExclusive // as RabbitMQ refuses it
 	}
 	err := q.m.Subscribe(fifo.Consumer{ID: c.ID, Prefetch: c.Prefetch, NoAck: c.NoAck, Exclusive: c.Exclusive, Priority: c.Priority})
 	if err != nil {
@@ -149,6 +195,7 @@ func (q *Queue) Unsubscribe(id fifo.ConsumerID, w *Wakes) {
 	}
 	delete(q.consumers, id)
 	q.m.Unsubscribe(id)
+	q.usedLocked()
 	q.pumpLocked(w)
 	unused := len(q.consumers) == 0 && !q.deleted
 	q.mu.Unlock()
@@ -186,11 +233,27 @@ func (q *Queue) Ack(seqs []uint64, w *Wakes) {
 	q.mu.Unlock()
 }
 
-// Requeue puts outstanding deliveries back to their original positions, flagged redelivered.
-func (q *Queue) Requeue(seqs []uint64, w *Wakes) {
+// Reject settles outstanding deliveries for good, as dead letters if the queue has somewhere to
+// send them.
+func (q *Queue) Reject(seqs []uint64, w *Wakes) {
 	q.mu.Lock()
 	for _, seq := range seqs {
-		q.m.Requeue(seq, false)
+		q.buryLocked(seq, Rejected, w)
+	}
+	q.pumpLocked(w)
+	q.mu.Unlock()
+}
+
+// Requeue puts outstanding deliveries back to their original positions, flagged redelivered. failed
+// says that the deliveries failed, which a delivery limit and a delayed retry look at.
+func (q *Queue) Requeue(seqs []uint64, failed bool, w *Wakes) {
+	q.mu.Lock()
+	for _, seq := range seqs {
+		if q.plainReturns() {
+			q.m.Requeue(seq, failed)
+		} else {
+			q.returnLocked(seq, failed, w)
+		}
 	}
 	q.pumpLocked(w)
 	q.mu.Unlock()
@@ -231,6 +294,8 @@ func (q *Queue) Delete(ifUnused, ifEmpty bool) (ready int, consumers []*Consumer
 	}
 	clear(q.consumers)
 	q.m = fifo.New[*storage.Message](fifo.Options{}) // lets the messages go
+	q.dead = deaths{}
+	q.Timers.stop(&q.timer)
 	q.releaseWaitersLocked()
 	return ready, consumers, nil
 }

@@ -71,7 +71,7 @@ func TestRequeuedMessagesComeBackFromDisk(t *testing.T) {
 	for i, g := range held {
 		seqs[i] = g.seq
 	}
-	q.Requeue(seqs, &w)
+	q.Requeue(seqs, false, &w)
 	subscribe(t, q, 2, s, 0)
 	for i, g := range s.take(t, n) {
 		if g.body != string(body(i)) || !g.redelivered {
@@ -234,7 +234,7 @@ func TestPurgeDoesNotStrandTheQueueBeyondItsDeliverLimit(t *testing.T) {
 
 // TestParkedConsumerGoesOnWhereItStopped: a refused consumer gets nothing, others go on.
 func TestParkedConsumerGoesOnWhereItStopped(t *testing.T) {
-	q := New(Options{Declaration: Declaration{Name: "transient"}})
+	q := New(Options{Declaration: Declaration{Name: "transient"}, Timers: testTimers(t)})
 	r := &rig{t: t}
 	slow, quick := newSink(1), newSink(-1)
 	subscribe(t, q, 1, slow, 0)
@@ -253,7 +253,7 @@ func TestParkedConsumerGoesOnWhereItStopped(t *testing.T) {
 }
 
 func TestDeleteConditions(t *testing.T) {
-	q := New(Options{Declaration: Declaration{Name: "q"}})
+	q := New(Options{Declaration: Declaration{Name: "q"}, Timers: testTimers(t)})
 	(&rig{t: t}).publish(nil, 0, body(0), true, q)
 	if _, _, err := q.Delete(true, true); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("if-empty of a queue with a message: %v", err)
@@ -300,7 +300,7 @@ func TestReopenedQueueContinues(t *testing.T) {
 	r = &rig{t: t, store: openStore(t, dir), pager: NewPager(1)}
 	defer r.pager.Close()
 	defer func() { _ = r.store.Close() }()
-	q = New(Options{Declaration: Declaration{ID: q.ID, Name: "q", Durable: true}, Store: r.store.Queue(q.ID), Pager: r.pager})
+	q = New(Options{Declaration: Declaration{ID: q.ID, Name: "q", Durable: true}, Store: r.store.Queue(q.ID), Pager: r.pager, Timers: r.timers})
 	s = newSink(-1)
 	subscribe(t, q, 2, s, 0)
 	var want []string

@@ -67,7 +67,7 @@ func (s *busySink) settle(rng *rand.Rand) {
 	for g := range s.work {
 		var w Wakes
 		if rng.IntN(5) == 0 {
-			s.q.Requeue([]uint64{g.seq}, &w)
+			s.q.Requeue([]uint64{g.seq}, false, &w)
 			continue
 		}
 		s.mu.Lock()

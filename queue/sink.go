@@ -15,7 +15,9 @@ type Delivery struct {
 	Seq         uint64 // position in the queue; what Ack and Requeue take
 	Message     *storage.Message
 	Redelivered bool
-	NoAck       bool // gone from the queue already, nothing to settle
+	Deliveries  uint16 // failed deliveries before this one
+	Acquired    uint16 // how often it was handed out before
+	NoAck       bool   // gone from the queue already, nothing to settle
 }
 
 // Sink takes a consumer's deliveries: a channel of a connection. Both methods are called
@@ -43,9 +45,12 @@ type Source interface {
 	Unsubscribe(id fifo.ConsumerID, w *Wakes)
 	// Unpark lets a consumer that its sink refused take deliveries again.
 	Unpark(id fifo.ConsumerID, w *Wakes)
-	// Ack settles deliveries for good; Requeue gives them back to be delivered again.
+	// Ack settles deliveries for good. Reject refuses them for good: they are dead letters.
 	Ack(seqs []uint64, w *Wakes)
-	Requeue(seqs []uint64, w *Wakes)
+	Reject(seqs []uint64, w *Wakes)
+	// Requeue gives deliveries back to be delivered again; failed says that this counts
+	// towards a delivery limit.
+	Requeue(seqs []uint64, failed bool, w *Wakes)
 }
 
 // Consumer is one basic.consume on a queue. Its fields do not change after Subscribe; the
@@ -72,9 +77,13 @@ type Waker interface {
 
 // Wakes collects the writers that a burst of work has to wake, so that a connection which
 // got fifty deliveries is woken once. It belongs to one goroutine.
+//
+// It also collects the queues that have dead letters to send, which cannot be done under a
+// queue's lock.
 type Wakes struct {
 	list   []Waker
 	shared bool
+	dead   []*Queue
 }
 
 // Add remembers o. The caller makes sure that it is added once per wake (the outbox keeps
@@ -85,9 +94,14 @@ func (w *Wakes) Add(o Waker) { w.list = append(w.list, o) }
 // woken alone by the next Flush, for what the caller does then holds the other one up.
 func (w *Wakes) Share() { w.shared = true }
 
-// Flush wakes all that were added and forgets them. Call it at the end of a burst and
-// before anything that may block.
+// Flush sends the dead letters, wakes all that were added and forgets them. Call it at the
+// end of a burst and before anything that may block, without locks.
 func (w *Wakes) Flush() {
+	for i := 0; i < len(w.dead); i++ { // dead letters may cause others
+		w.dead[i].sendDead(w)
+	}
+	clear(w.dead)
+	w.dead = w.dead[:0]
 	alone := len(w.list) == 1 && !w.shared
 	for i, o := range w.list {
 		o.Wake(alone)

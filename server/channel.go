@@ -155,7 +155,7 @@ func (ch *channel) release() {
 	ch.mu.Lock()
 	held := ch.unacked.takeAll()
 	ch.mu.Unlock()
-	forEachQueue(held, func(q queue.Source, seqs []uint64) { q.Requeue(seqs, w) })
+	forEachQueue(held, func(q queue.Source, seqs []uint64) { q.Requeue(seqs, true, w) })
 }
 
 // forEachQueue calls fn for every run of deliveries that are of the same queue.

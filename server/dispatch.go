@@ -289,9 +289,9 @@ func (ch *channel) handle(m amqp.Method) *amqp.Error {
 	case *amqp.BasicGet:
 		return ch.get(m)
 	case *amqp.BasicReject:
-		return ch.nack(m.DeliveryTag, false, m.Requeue)
+		return ch.nack(m.DeliveryTag, false, m.Requeue, true)
 	case *amqp.BasicNack:
-		return ch.nack(m.DeliveryTag, m.Multiple, m.Requeue)
+		return ch.nack(m.DeliveryTag, m.Multiple, m.Requeue, false)
 	case *amqp.BasicRecover:
 		if err := ch.recoverDeliveries(m.Requeue); err != nil {
 			return err

@@ -140,7 +140,9 @@ func TestOutboxParksAndUnparks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, size, n = 8 << 10, 1 << 10, 200
 		r := newOutboxRig(limit, true)
-		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}})
+		timers := queue.NewTimers()
+		t.Cleanup(timers.Close)
+		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}, Timers: timers})
 		s := &outboxSink{r: r}
 		var w queue.Wakes
 		for id := fifo.ConsumerID(1); id <= 3; id++ {

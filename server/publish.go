@@ -215,12 +215,14 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 			return notStored(err)
 		}
 		conn.wakes.Share()
-		rt.Publish(m, &conn.wakes) // confirmed by the store
+		if !rt.Publish(m, &conn.wakes) && ch.confirm { // else confirmed by the store
+			ch.settleHere(seq, false)
+		}
 		return nil
 	}
-	rt.Publish(m, &conn.wakes)
+	accepted := rt.Publish(m, &conn.wakes)
 	if ch.confirm {
-		ch.settleHere(seq, true)
+		ch.settleHere(seq, accepted)
 	}
 	return nil
 }

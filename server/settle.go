@@ -56,9 +56,13 @@ func (ch *channel) ack(tag uint64, multiple bool) *amqp.Error {
 	return ch.settle(tag, multiple, settleAck)
 }
 
-// nack is basic.reject and basic.nack.
-func (ch *channel) nack(tag uint64, multiple, requeue bool) *amqp.Error {
-	if requeue {
+// nack is basic.reject and basic.nack. Only a reject counts as a failed delivery, as in RabbitMQ
+// 4.3: with a nack a consumer may also mean that it is busy.
+func (ch *channel) nack(tag uint64, multiple, requeue, failed bool) *amqp.Error {
+	switch {
+	case requeue && failed:
+		return ch.settle(tag, multiple, settleFailed)
+	case requeue:
 		return ch.settle(tag, multiple, settleRequeue)
 	}
 	return ch.settle(tag, multiple, settleReject)
@@ -70,6 +74,7 @@ const (
 	settleAck settlement = iota
 	settleReject
 	settleRequeue
+	settleFailed // requeued, and it counts towards a delivery limit
 )
 
 // settle takes deliveries off the channel's list and settles them, at once or, in a
@@ -104,15 +109,17 @@ func (ch *channel) take(tag uint64, multiple bool) ([]outstanding, *amqp.Error) 
 	return []outstanding{ch.unacked.take(i)}, nil
 }
 
-// apply settles deliveries in their queues. A message that is rejected for good is gone:
-// there are no dead-letter exchanges yet, and declaring one is refused.
+// apply settles deliveries in their queues.
 func (ch *channel) apply(list []outstanding, how settlement) {
 	w := &ch.conn.wakes
 	forEachQueue(list, func(q queue.Source, seqs []uint64) {
-		if how == settleRequeue {
-			q.Requeue(seqs, w)
-		} else {
+		switch how {
+		case settleAck:
 			q.Ack(seqs, w)
+		case settleReject:
+			q.Reject(seqs, w)
+		default:
+			q.Requeue(seqs, how == settleFailed, w)
 		}
 	})
 	ch.unparkAll()

@@ -77,7 +77,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	}
 	ch.tx = &transaction{}
 	w := &ch.conn.wakes
-	lasting := false
+	lasting, accepted := false, true
 	var written *writeWait
 	for i := range t.publishes {
 		p := &t.publishes[i]
@@ -96,7 +96,9 @@ func (ch *channel) txCommit() *amqp.Error {
 			}
 			written.add(p.message)
 		}
-		p.route.Publish(p.message, w)
+		if !p.route.Publish(p.message, w) {
+			accepted = false
+		}
 	}
 	for _, s := range t.settled {
 		for _, o := range s.list {
@@ -110,6 +112,9 @@ func (ch *channel) txCommit() *amqp.Error {
 		if err := ch.conn.srv.o.Broker.Store().Apply(storage.Change{}).Wait(); err != nil {
 			return notStored(err)
 		}
+	}
+	if !accepted { // before the streams are waited for: a refused message is never confirmed
+		return amqp.PreconditionFailed("partial tx completion")
 	}
 	if written != nil && !written.wait(ch.conn.stop) {
 		return shutdownError()

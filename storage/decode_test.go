@@ -66,7 +66,7 @@ func TestBatchIsReplayedAsWritten(t *testing.T) {
 		"message [true 7 1099511627777 16385 true false]",
 		"settle [7 3 6]", "settle [7 9 10]",
 		"limit [7 16384 false]", "limit [8 5 true]",
-		"note [7 5 {60 0 4 0 0 0 0}]", "note [7 3 {0 -1 0 2 3 4 9}]",
+		"note [7 5 {60 0 4 0 0 0 0 false}]", "note [7 3 {0 -1 0 2 3 4 9 false}]",
 	}
 	if !slices.Equal(got.out, want) {
 		t.Fatalf("got  %q\nwant %q", got.out, want)

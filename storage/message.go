@@ -16,6 +16,14 @@ type Message struct {
 	// more after a restart.
 	Transient bool
 
+	// Died says that the message was a dead letter before. A restart keeps it with the message's
+	// note, if it has one.
+	Died bool
+
+	// Rejected is set by the publisher, before it drops its guard, when a queue did not take the
+	// message: it tells its client itself, and Confirm is not called.
+	Rejected bool
+
 	// Confirm, when not nil, is told ConfirmSeq once Targets has fallen to 0.
 	Confirm    Confirmer
 	ConfirmSeq uint64
@@ -36,8 +44,8 @@ type Message struct {
 
 // Confirmer is told which messages are safe. Confirm is called from the committer, or from the
 // goroutine that calls [Message.Done], without any lock of the store held. It must not block and
-// not call back into the store; seqs ascend and are valid only during the call, and alone says that no
-// other Confirmer is told with it. Its dynamic type is
+// not call back into the store, except to settle messages; seqs ascend and are valid only during the
+// call, and alone says that no other Confirmer is told with it. Its dynamic type is
 // comparable, normally a pointer: confirms are grouped by it.
 type Confirmer interface {
 	Confirm(seqs []uint64, alone bool)
@@ -50,6 +58,9 @@ func (m *Message) Done() {
 	}
 	to := m.Confirm
 	m.Confirm = nil // a message may outlive its publisher's connection by far
+	if m.Rejected {
+		return
+	}
 	m.one[0] = m.ConfirmSeq
 	to.Confirm(m.one[:], false) // others may follow
 }
@@ -89,7 +100,9 @@ func (r *Confirms) Done(m *Message) {
 	}
 	to := m.Confirm
 	m.Confirm = nil
-	r.add(to, m.ConfirmSeq)
+	if !m.Rejected {
+		r.add(to, m.ConfirmSeq)
+	}
 }
 
 func (r *Confirms) add(to Confirmer, seq uint64) {

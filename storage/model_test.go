@@ -64,7 +64,7 @@ func (w *world) anyNote() (n Note) {
 		n.NotBefore, n.Deliveries, n.Acquired = -w.rng.Int64(), uint16(w.rng.Uint32()), uint16(w.rng.Uint32())
 	}
 	if w.rng.IntN(2) == 0 {
-		n.Group = uint16(w.rng.Uint32())
+		n.Group, n.Died = uint16(w.rng.Uint32()), true
 	}
 	return n
 }

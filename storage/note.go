@@ -15,6 +15,7 @@ type Note struct {
 	Deliveries uint16
 	Acquired   uint16
 	Priority   uint8
+	Died       bool // it was a dead letter before
 }
 
 // NotedMessage is a live message with its note, as Open found them.
@@ -29,6 +30,7 @@ const (
 	noteGroup
 	noteCounts
 	notePriority
+	noteDied
 
 	// notesSlack is how many bytes of superseded and dead notes a page may keep.
 	notesSlack = 4 << 10
@@ -61,6 +63,9 @@ func appendNote(b []byte, n *Note) []byte {
 		flags |= notePriority
 		b = append(b, n.Priority)
 	}
+	if n.Died {
+		flags |= noteDied
+	}
 	b[at] = flags
 	return b
 }
@@ -84,7 +89,8 @@ func (c *cursor) note() (n Note) {
 	if flags&notePriority != 0 {
 		n.Priority = c.byte()
 	}
-	if flags >= notePriority<<1 {
+	n.Died = flags&noteDied != 0
+	if flags >= noteDied<<1 {
 		c.fail(errUnknown)
 	}
 	return n
@@ -205,6 +211,31 @@ func (q *Queue) SetNote(seq uint64, n Note) {
 		q.wakeLocked(false)
 	}
 	q.mu.Unlock()
+}
+
+// UpdateNote changes the note of a message that was appended and not settled, or gives it one; it is
+// [Queue.SetNote] after a look at what is there. change must not call the store.
+func (q *Queue) UpdateNote(seq uint64, change func(*Note)) {
+	q.mu.Lock()
+	n := q.live.noteOf(seq)
+	q.mu.Unlock()
+	change(&n)
+	q.SetNote(seq, n)
+}
+
+// noteOf returns the newest note of a message.
+func (s *liveSet) noteOf(seq uint64) (n Note) {
+	p := s.find(seq >> pageShift)
+	if p == nil || p.notes == nil {
+		return n
+	}
+	for c := (cursor{b: p.notes.b}); len(c.b) > 0; {
+		i := c.uint16()
+		if v := c.note(); uint64(i) == seq&(pageSeqs-1) {
+			n = v
+		}
+	}
+	return n
 }
 
 // Notes returns the notes of all live messages in the order of their sequence numbers.

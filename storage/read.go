@@ -253,6 +253,7 @@ func (r *reader) add(seq uint64, m *Message) {
 	for ; r.noteAt < len(r.notes) && r.notes[r.noteAt].Seq <= seq; r.noteAt++ {
 		if r.notes[r.noteAt].Seq == seq {
 			it.Note = r.notes[r.noteAt].Note
+			m.Died = it.Note.Died
 		}
 	}
 	r.out = append(r.out, it)

@@ -71,8 +71,11 @@ func (k *consumer) Ack(seqs []uint64, w *queue.Wakes) {
 	k.goOnLocked(w)
 }
 
+// Reject gives credit back: a stream has no dead letters.
+func (k *consumer) Reject(seqs []uint64, w *queue.Wakes) { k.Ack(seqs, w) }
+
 // Requeue gives credit back; the message stays where it is in the log.
-func (k *consumer) Requeue(seqs []uint64, w *queue.Wakes) { k.Ack(seqs, w) }
+func (k *consumer) Requeue(seqs []uint64, _ bool, w *queue.Wakes) { k.Ack(seqs, w) }
 
 // Unpark lets the consumer go on that its sink refused.
 func (k *consumer) Unpark(_ fifo.ConsumerID, w *queue.Wakes) {

@@ -76,8 +76,8 @@ func (e *Engine) Open(o Options) (*Stream, error) {
 func (s *Stream) Lasts() bool { return true }
 
 // Publish appends m, whatever its delivery mode. m.Targets must count the stream: it is counted down when the message
-// is on disk, or lost with a deleted stream.
-func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) {
+// is on disk, or lost with a deleted stream. A stream takes every message: it returns true.
+func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) bool {
 	properties, filter := m.Properties, ""
 	if headers := amqp.HeadersOf(properties); headers != nil {
 		filter = filterValue(headers)
@@ -90,7 +90,7 @@ func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) {
 	if s.deleted {
 		s.mu.Unlock()
 		m.Done()
-		return
+		return true
 	}
 	s.chunkLocked(size).add(m.Exchange, m.RoutingKey, properties, m.Body, filter)
 	s.next++
@@ -105,6 +105,7 @@ func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) {
 	if begin {
 		s.engine.commits.push(s)
 	}
+	return true
 }
 
 // chunkLocked returns the chunk that takes a message of size bytes.
@@ -393,8 +394,14 @@ func (s *Stream) Info() queue.Info {
 // Ack is not how a stream's deliveries are settled: its consumers are their own sources.
 func (s *Stream) Ack([]uint64, *queue.Wakes) {}
 
+// Reject is as Ack.
+func (s *Stream) Reject([]uint64, *queue.Wakes) {}
+
 // Requeue is as Ack.
-func (s *Stream) Requeue([]uint64, *queue.Wakes) {}
+func (s *Stream) Requeue([]uint64, bool, *queue.Wakes) {}
+
+// Touch means nothing to a stream: it does not expire.
+func (s *Stream) Touch() {}
 
 // Unsubscribe ends a consumer.
 func (s *Stream) Unsubscribe(id fifo.ConsumerID, w *queue.Wakes) {

@@ -68,7 +68,7 @@ func TestCreditBoundsDeliveriesAndAnySettlementGivesItBack(t *testing.T) {
 	var w queue.Wakes
 	c.Queue.Ack([]uint64{0}, &w)
 	check(t, k.wait(t, 4), 0, 4)
-	c.Queue.Requeue([]uint64{1, 2}, &w)
+	c.Queue.Requeue([]uint64{1, 2}, true, &w)
 	check(t, k.wait(t, 6), 0, 6)
 	c.Queue.Unsubscribe(c.ID, &w)
 	c.Queue.Ack([]uint64{3, 4, 5}, &w)
