@@ -117,6 +117,7 @@ func TestStopWithAThousandConnections(t *testing.T) {
 	for i := range 16 {
 		opening.Go(func() {
 			for k := i; k < len(silent); k += 16 {
+				var err error
 				if silent[k], err = openAndIgnore(b.Addr()); err != nil {
 					t.Error(err)
 					return
