@@ -113,7 +113,7 @@ var differences = []difference{
 	},
 	{
 		id:     "queue-arguments",
-		rabbit: "serves TTL, expiry, length limits, dead-lettering, priorities and single active consumers",
+		rabbit: "serves quorum queues and consumer timeouts",
 		settmq: "refuses the arguments it does not serve yet with 406",
 		why:    "an argument that is accepted must have its effect",
 		shown:  func(target) bool { return true },
