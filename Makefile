@@ -17,7 +17,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## the binary, in bin/
-	go build -trimpath -ldflags '-s -w' -o bin/settmq ./cmd/settmq
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/settmq ./cmd/settmq
 
 run: ## a broker with the default settings
 	go run ./cmd/settmq
