@@ -26,6 +26,9 @@ type Options struct {
 	Storage storage.Options
 	Log     zerolog.Logger
 
+	// Node is the broker's name in what it says of itself.
+	Node string
+
 	// LoopbackUsers may only log in from this machine.
 	LoopbackUsers []string
 	// First is created when the data directory is new.
@@ -71,6 +74,7 @@ type Broker struct {
 	streams     *streams.Engine
 	timers      *queue.Timers
 	log         zerolog.Logger
+	node        string
 	limits      Limits
 	defaults    settingsDefaults
 	defaultType QueueType // of queues that name none, in vhosts that say nothing
@@ -95,7 +99,7 @@ const pagerWorkers = 2
 // of [storage.Open] come through.
 func Open(o Options) (*Broker, error) {
 	b := &Broker{
-		log: o.Log, limits: o.Limits, defaults: settingsDefaults{ConsumerTimeout: o.ConsumerTimeout},
+		log: o.Log, node: o.Node, limits: o.Limits, defaults: settingsDefaults{ConsumerTimeout: o.ConsumerTimeout},
 		vhosts: make(map[string]*VHost), globals: make(map[string]json.RawMessage),
 	}
 	var ok bool
@@ -413,6 +417,9 @@ func (b *Broker) VHosts() []*VHost {
 	slices.SortFunc(list, func(a, b *VHost) int { return cmp.Compare(a.name, b.name) })
 	return list
 }
+
+// Node is the broker's name.
+func (b *Broker) Node() string { return b.node }
 
 // Users returns the accounts and rights.
 func (b *Broker) Users() *Users { return b.users }

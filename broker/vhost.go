@@ -34,6 +34,7 @@ type VHost struct {
 
 	replies     replies
 	deadRouters sync.Pool // of *Router, for dead letters
+	tracing     atomic.Bool // the firehose is on
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
@@ -85,7 +86,7 @@ var defaultExchanges = []Exchange{
 	{Name: "amq.topic", Type: "topic"},
 	{Name: "amq.headers", Type: "headers"},
 	{Name: "amq.match", Type: "headers"},
-	{Name: "amq.rabbitmq.trace", Type: "topic", Internal: true},
+	{Name: traceExchange, Type: "topic", Internal: true},
 }
 
 func newVHost(b *Broker, name string) *VHost {

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Listeners       []Listener `yaml:"listeners"` // at least one
 	DataDir         string     `yaml:"data_dir"`  // "": DefaultDataDir, filled in by Load
+	NodeName        string     `yaml:"node_name"` // see Node
 	ShutdownTimeout Duration   `yaml:"shutdown_timeout"`
 	Log             Log        `yaml:"log"`
 
@@ -27,6 +28,7 @@ type Config struct {
 	ServerProperties ServerProperties `yaml:"server_properties"`
 	Auth             Auth             `yaml:"auth"`
 	LoadDefinitions  string           `yaml:"load_definitions"` // path of a definitions file, "" for none
+	TraceVHosts      []string         `yaml:"trace_vhosts"`     // where the firehose is on from the start
 	Limits           Limits           `yaml:"limits"`
 
 	// Alarms: publishers are blocked while one is on.
@@ -138,6 +140,7 @@ func Default() *Config {
 	return &Config{
 		Listeners:           []Listener{{Address: "127.0.0.1:5672"}},
 		ShutdownTimeout:     Duration(5 * time.Second),
+		TraceVHosts:         []string{},
 		Log:                 Log{Level: "info", Format: "console"},
 		Heartbeat:           Duration(60 * time.Second),
 		FrameMax:            128 * KiB,
@@ -209,4 +212,17 @@ func DefaultDataDir() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	return filepath.Join(home, ".local", "share", "settmq"), err
+}
+
+// Node is the broker's name: NodeName, or settmq@ and the first part of the host's name.
+func (c *Config) Node() string {
+	if c.NodeName != "" {
+		return c.NodeName
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "localhost"
+	}
+	host, _, _ = strings.Cut(host, ".")
+	return "settmq@" + host
 }

@@ -68,6 +68,9 @@ func (ch *channel) Deliver(c *queue.Consumer, d *queue.Delivery, w *queue.Wakes)
 	}
 	ch.conn.out.deliver(ch, c.Tag, ch.nextTag, d, w)
 	ch.mu.Unlock()
+	if v := ch.conn.vhost; v.Tracing() {
+		v.TraceDelivery(ch.tap(), c.Queue.About().Name, d, w)
+	}
 }
 
 // Cancelled implements queue.Sink: the queue was deleted.

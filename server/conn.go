@@ -113,6 +113,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
+// name tells the connection apart in traces and events, as RabbitMQ's names do.
+func (c *conn) name() string { return c.nc.RemoteAddr().String() + " -> " + c.nc.LocalAddr().String() }
+
 // serve runs the connection until it is gone.
 func (c *conn) serve() {
 	var writer sync.WaitGroup

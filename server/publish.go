@@ -187,10 +187,18 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		Exchange: rt.Exchange, RoutingKey: rt.RoutingKey, Properties: ch.outgoingProperties(c), Body: c.data[c.propertiesSize:],
 		Transient: !c.properties.Has(amqp.PropDeliveryMode) || c.properties.DeliveryMode != 2,
 	}
+	if conn.vhost.Tracing() {
+		conn.vhost.TracePublish(ch.tap(), m, rt)
+	}
 	if ch.tx != nil {
 		return ch.tx.publish(m, rt, c.mandatory)
 	}
 	return ch.route(m, rt, c.mandatory)
+}
+
+// tap names the channel for the firehose.
+func (ch *channel) tap() broker.Tap {
+	return broker.Tap{Connection: ch.conn.name(), Channel: ch.id, User: ch.conn.user.Name}
 }
 
 // route puts a message in its queues and sees to return and confirm.

@@ -43,7 +43,11 @@ func (r *replyConsumer) Reply(m *storage.Message, w *queue.Wakes) bool {
 	}
 	r.full = false
 	ch.nextTag++
-	ch.conn.out.deliver(ch, r.tag, ch.nextTag, &queue.Delivery{Message: m, NoAck: true}, w)
+	d := queue.Delivery{Message: m, NoAck: true}
+	ch.conn.out.deliver(ch, r.tag, ch.nextTag, &d, w)
+	if v := ch.conn.vhost; v.Tracing() {
+		v.TraceDelivery(ch.tap(), r.Address(), &d, w)
+	}
 	return true
 }
 

@@ -84,6 +84,15 @@ func runServe(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 			return exitConfig
 		}
 	}
+	for _, name := range cfg.TraceVHosts {
+		v := b.VHost(name)
+		if v == nil {
+			fmt.Fprintf(stderr, "settmq: trace_vhosts: there is no vhost '%s'\n", name)
+			_ = b.Close()
+			return exitConfig
+		}
+		v.SetTracing(true)
+	}
 	return serve(cfg, b, listeners, failed, log)
 }
 
@@ -209,6 +218,7 @@ func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (
 	}
 	return broker.Open(broker.Options{
 		Storage: so, Log: log.With().Str("component", "broker").Logger(),
+		Node:          cfg.Node(),
 		LoopbackUsers: cfg.Auth.LoopbackUsers,
 		First: broker.FirstRun{
 			VHost: cfg.Auth.DefaultVHost, User: cfg.Auth.DefaultUser, Password: string(password), Tags: cfg.Auth.DefaultUserTags,
