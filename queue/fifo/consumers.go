@@ -37,6 +37,7 @@ type slot struct {
 	parked     bool
 	active     bool   // in its level's ring
 	gone       bool   // unsubscribed
+	joined     bool   // in roster.joined
 	waiting    bool   // not the single active consumer, or about to be replaced as that
 	since      uint64 // when it subscribed, as a count
 	prev, next uint32 // neighbours in the ring of active consumers
@@ -61,6 +62,10 @@ type roster struct {
 	byID      map[ConsumerID]uint32 // subscribed ones
 	levels    []level               // ascending, so the level to serve is the last
 	exclusive bool
+
+	// Of a queue with message groups: consumers that joined the service order of late.
+	grouped bool
+	joined  []uint32
 
 	// Of a queue with a single active consumer.
 	single, preempt bool
@@ -185,6 +190,10 @@ func (r *roster) findLevel(priority int32) (int, bool) {
 func (r *roster) join(i uint32) {
 	s := &r.slots[i]
 	s.active = true
+	if r.grouped && !s.joined {
+		s.joined = true
+		r.joined = append(r.joined, i)
+	}
 	k, ok := r.findLevel(s.Priority)
 	if !ok {
 		s.prev, s.next = i, i
@@ -219,10 +228,25 @@ func (r *roster) pick(a Admitter, size uint32) uint32 {
 		if a.Admit(r.slots[i].ID, size) {
 			return i
 		}
-		r.slots[i].parked = true
-		r.leave(i)
+		r.refused(i)
 	}
 	return 0
+}
+
+// refused parks a consumer in the service order.
+func (r *roster) refused(i uint32) {
+	r.slots[i].parked = true
+	r.leave(i)
+}
+
+// servedOutOfTurn counts a message for a consumer that may not have been the one to serve; it keeps its place.
+func (r *roster) servedOutOfTurn(i uint32) {
+	if s := &r.slots[i]; !s.NoAck {
+		s.unacked++
+		if !s.canTake() {
+			r.leave(i)
+		}
+	}
 }
 
 // served puts the consumer just picked behind its equals, or out of the ring if its credit is used up.

@@ -11,7 +11,7 @@
 //
 // A message is a payload (a handle that is never looked into), a size in body bytes, and a seq: dense, ascending, given
 // by Enqueue and never used again. The seq is the position in the queue, and the name under which everything else
-// happens. What else a message may have (a priority, a deadline) is in [Item].
+// happens. What else a message may have (a priority, a deadline, a group) is in [Item].
 //
 //	       Enqueue
 //	          v            Next, Get
@@ -78,6 +78,17 @@
 // consumer of higher priority takes over before that: the active one gets nothing more, and when it holds nothing the
 // other is active. Active tells; it changes in Subscribe, Unsubscribe, and whatever settles a message.
 //
+// # Groups
+//
+// With Options.Groups the messages of one group go to one consumer at a time, in order. While a consumer has outstanding
+// messages of a group, the next ones go to it as soon as it can take them, also out of turn, and to nobody else; when it
+// has none the group is free for the consumer whose turn it is. A returned message goes out before later ones of its
+// group, and one on hold stops its group. Other groups, and messages without one, go on meanwhile: the first message that
+// somebody can take is next. Messages without acknowledgement leave their group free.
+//
+// What is passed over leaves the head and is kept aside, in its group's queue, so that it is looked at once and not at
+// every delivery. At most 8192 messages are aside; then the queue stands until one of them moves.
+//
 // # Paging
 //
 // Payloads of messages that the store has can be dropped. Ready messages, in seq order, are then
@@ -105,8 +116,10 @@
 //
 // # Invariants
 //
-//   - A message is in exactly one of head, cold range, tail, due list, and the list of those that are outstanding, on
-//     hold or leaving; seqs ascend in each, and from one to the next of the first three.
+//   - A message is in exactly one of head, cold range, tail, aside, due list, and the list of those that are
+//     outstanding, on hold or leaving; seqs ascend in each, and from one to the next of the first three.
+//   - What is aside of a group comes before all else that is ready of it. Every group that can move with its first
+//     message aside is listed; one that waits for its consumer is in that consumer's list.
 //   - The tail has messages only while there is a cold range.
 //   - Everything outstanding lies below HandedOut. The cold range and the tail lie at or above it: no outstanding
 //     message is inside the cold range, and what the store finds there is ready, except what is due, leaving, or on hold

@@ -92,6 +92,9 @@ func (m *Machine[P]) stage(r run) {
 	if b != nil {
 		m.stageReady(b, &b.head, lo, hi)
 		m.stageReady(b, &b.tail, lo, hi)
+		if m.groups != nil {
+			m.stageReady(&m.groups.aside, &m.groups.aside.head, lo, hi)
+		}
 		m.took(b)
 	}
 	t.expiry.advance(hi)
@@ -154,6 +157,9 @@ func (m *Machine[P]) sweep() {
 // hasTimed reports whether a message of a run of deadlines is in the queue, ready or not.
 func (m *Machine[P]) hasTimed(r run) bool {
 	if hasSeq(&m.unacked, r) {
+		return true
+	}
+	if m.groups != nil && hasSeq(&m.groups.aside.head, r) {
 		return true
 	}
 	b := m.backlogOf(uint8(r.key))

@@ -27,11 +27,12 @@ const (
 	priorityShift = 8
 	failedShift   = 16 // failed deliveries; saturates
 	acquiredShift = 32 // times handed out; saturates
+	groupShift    = 48 // 0 = none
 )
 
 // newMeta is the meta of a message that is ready.
-func newMeta(priority uint8, failed, acquired uint16, redelivered bool) meta {
-	x := meta(priority)<<priorityShift | meta(failed)<<failedShift | meta(acquired)<<acquiredShift
+func newMeta(priority uint8, failed, acquired, group uint16, redelivered bool) meta {
+	x := meta(priority)<<priorityShift | meta(failed)<<failedShift | meta(acquired)<<acquiredShift | meta(group)<<groupShift
 	if redelivered {
 		x |= flagRedelivered
 	}
@@ -43,6 +44,7 @@ func (x meta) loaded() bool      { return x&flagUnloaded == 0 }
 func (x meta) priority() uint8   { return uint8(x >> priorityShift) }
 func (x meta) failed() uint16    { return uint16(x >> failedShift) }
 func (x meta) acquired() uint16  { return uint16(x >> acquiredShift) }
+func (x meta) group() uint16     { return uint16(x >> groupShift) }
 func (x meta) redelivered() bool { return x.acquired() > 0 || x.is(flagRedelivered) }
 func (x *meta) raise(shift uint8) {
 	if uint16(*x>>shift) < ^uint16(0) {
@@ -53,9 +55,7 @@ func (x *meta) raise(shift uint8) {
 // settle clears what only counts while a message is not ready.
 func (x *meta) settle() { *x &^= flagDue | flagHeld | flagLeaving }
 
-func (it *item[P]) describe() Item[P] {
-	return Item[P]{Payload: it.payload, Size: it.size, Priority: it.priority()}
-}
+func (it *item[P]) describe() Gone[P] { return Gone[P]{Payload: it.payload, Size: it.size} }
 
 // unload drops the payload.
 func (it *item[P]) unload() {

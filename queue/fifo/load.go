@@ -29,6 +29,7 @@ type LoadedItem[P any] struct {
 	Redelivered bool   // the store knows that it may have been handed out before a restart
 	Deliveries  uint16 // failed deliveries before a restart
 	Acquired    uint16 // how often it was handed out before a restart
+	Group       uint16 // as in Item
 }
 
 // load is a reading of the store that is in flight. Only of what was paged out when it was asked for is it certain
@@ -62,6 +63,10 @@ func (m *Machine[P]) NeedsLoad(window int) []Interval {
 	}
 	switch {
 	case len(l.want) > 0:
+	case m.groups != nil:
+		m.groups.want(window, l)
+		m.ready.wantHead(window, l)
+		slices.SortFunc(l.want, byFrom)
 	case m.levels == nil:
 		m.ready.wantHead(window, l)
 	default:
@@ -69,7 +74,7 @@ func (m *Machine[P]) NeedsLoad(window int) []Interval {
 			b.wantHead(window, l)
 			window -= b.head.n
 		}
-		slices.SortFunc(l.want, func(x, y Interval) int { return cmp.Compare(x.From, y.From) })
+		slices.SortFunc(l.want, byFrom)
 	}
 	if len(l.want) == 0 {
 		return nil
@@ -77,6 +82,8 @@ func (m *Machine[P]) NeedsLoad(window int) []Interval {
 	l.active, l.coldFrom, l.coldTo = true, m.ready.cold.from, m.ready.cold.to
 	return l.want
 }
+
+func byFrom(x, y Interval) int { return cmp.Compare(x.From, y.From) }
 
 // wantDue asks for the first due seqs of the cold range.
 func (m *Machine[P]) wantDue() {
@@ -206,7 +213,7 @@ func (m *Machine[P]) thaw(li *LoadedItem[P], w want) {
 	m.sum.bytes -= bytes
 	it := item[P]{
 		payload: li.Payload, seq: li.Seq, extent: extent{size: li.Size},
-		meta: newMeta(0, li.Deliveries, li.Acquired, li.Redelivered),
+		meta: newMeta(0, li.Deliveries, li.Acquired, li.Group, li.Redelivered),
 	}
 	if w == wantCold {
 		b.cold.from = li.Seq + 1

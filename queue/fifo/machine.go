@@ -7,15 +7,26 @@ type Options struct {
 	SingleActive bool   // only one consumer at a time gets messages
 	// Preempt lets a consumer of higher priority take over from the active one as soon as that holds nothing.
 	Preempt bool
+	// Groups makes Item.Group count. A queue with groups has no priorities.
+	Groups bool
 }
 
-// Item is a message to enqueue, or one that is gone.
+// Item is a message to enqueue.
 type Item[P any] struct {
-	Payload  P      // zero in a message that is gone and whose payload had been dropped
+	Payload  P
 	Size     uint32 // body bytes
 	Priority uint8  // Options.MaxPriority at most; higher is lowered
-	// Deadline is when the message expires, in milliseconds of the caller's clock; 0 = never. It is not told back.
+	// Group serialises messages: those of one group other than 0 go to one consumer at a time, in order. It is the
+	// hash of whatever the caller calls a group; two with one hash are merely serialised together.
+	Group uint16
+	// Deadline is when the message expires, in milliseconds of the caller's clock; 0 = never.
 	Deadline int64
+}
+
+// Gone is a message that has left the queue, or is leaving.
+type Gone[P any] struct {
+	Payload P      // zero if it had been dropped
+	Size    uint32 // body bytes
 }
 
 // Delivery is a message handed out, or taken out by Expire or DropHead. Unless NoAck is set it is outstanding until
@@ -40,6 +51,7 @@ type Machine[P any] struct {
 	unacked list[P]    // outstanding, on hold, and leaving
 	roster  roster
 	levels  *levels[P] // of a queue with priorities
+	groups  *groups[P] // of a queue with groups
 	timing  *timing[P] // nil until there is something to time
 	load    load
 	sum     totals
@@ -57,6 +69,13 @@ func New[P any](o Options) *Machine[P] {
 	m := &Machine[P]{firstSeq: o.FirstSeq, nextSeq: o.FirstSeq, handedOut: o.FirstSeq}
 	m.ready.handedOut = o.FirstSeq
 	m.ready.sum = &m.sum
+	if o.Groups {
+		if o.MaxPriority > 0 {
+			panic("fifo: groups and priorities")
+		}
+		m.groups = newGroups[P](&m.sum)
+		m.roster.grouped = true
+	}
 	if o.MaxPriority > 0 {
 		m.levels = &levels[P]{byPriority: make([]*backlog[P], int(o.MaxPriority)+1), pageLevel: int(o.MaxPriority)}
 	}
@@ -71,9 +90,12 @@ func (m *Machine[P]) Enqueue(p Item[P]) (seq uint64) {
 	m.nextSeq++
 	it := item[P]{payload: p.Payload, seq: seq, extent: extent{size: p.Size}}
 	b := &m.ready
+	if m.groups != nil {
+		it.meta = newMeta(0, 0, 0, p.Group, false)
+	}
 	if m.levels != nil {
 		priority := m.levels.clamp(p.Priority)
-		it.meta = newMeta(priority, 0, 0, false)
+		it.meta = newMeta(priority, 0, 0, 0, false)
 		b = m.levels.ensure(priority, &m.sum)
 	}
 	b.push(it)
@@ -115,6 +137,9 @@ func (m *Machine[P]) backlogOf(priority uint8) *backlog[P] {
 	if m.levels != nil {
 		return m.levels.get(priority)
 	}
+	if priority == asidePriority {
+		return &m.groups.aside
+	}
 	return &m.ready
 }
 
@@ -128,6 +153,9 @@ func (m *Machine[P]) took(b *backlog[P]) {
 // putBack makes a message ready that was outstanding or on hold.
 func (m *Machine[P]) putBack(it item[P]) {
 	it.settle()
+	if m.groups != nil && m.putAside(it) {
+		return
+	}
 	b := &m.ready
 	if m.levels != nil {
 		b = m.levels.ensure(it.priority(), &m.sum)
@@ -140,6 +168,9 @@ func (m *Machine[P]) putBack(it item[P]) {
 // memory (see NeedsLoad), or no consumer can take one. Consumers that a refuses are parked; a is asked at most once
 // for each active consumer.
 func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
+	if m.groups != nil {
+		return m.nextGrouped(limit, a, d)
+	}
 	b := m.top()
 	if b == nil {
 		return false
@@ -160,8 +191,12 @@ func (m *Machine[P]) Next(limit uint64, a Admitter, d *Delivery[P]) bool {
 
 // Get hands out the first ready message to nobody's subscription (basic.get); unless noAck it is outstanding under
 // consumer 0. It returns false, with d untouched, if no message is ready, or the first has a seq of limit or above or
-// is not in memory; Ready and Head tell which.
+// is not in memory; Ready and Head tell which. In a queue with groups it is false also if all messages belong to groups
+// that others have.
 func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
+	if m.groups != nil {
+		return m.getGrouped(limit, noAck, d)
+	}
 	b := m.top()
 	if b == nil {
 		return false
@@ -181,6 +216,18 @@ func (m *Machine[P]) handOut(b *backlog[P], slot uint32, id ConsumerID, noAck bo
 		m.handedOut = max(m.handedOut, it.seq+1)
 		m.took(b)
 	}
+	d.set(&it, id, noAck)
+	if noAck {
+		m.gone()
+		return
+	}
+	it.slot = slot
+	it.raise(acquiredShift)
+	m.hold(it)
+}
+
+// hand describes a message that was taken out of its list to be handed out, and keeps it unless noAck is set.
+func (m *Machine[P]) hand(it item[P], slot uint32, id ConsumerID, noAck bool, d *Delivery[P]) {
 	d.set(&it, id, noAck)
 	if noAck {
 		m.gone()
@@ -217,10 +264,10 @@ func (m *Machine[P]) hold(it item[P]) {
 
 // Ack forgets an outstanding message, be it acknowledged or rejected without requeue, or one that is leaving, and
 // returns it. The credit goes back to its consumer. False if seq is neither.
-func (m *Machine[P]) Ack(seq uint64) (Item[P], bool) {
+func (m *Machine[P]) Ack(seq uint64) (Gone[P], bool) {
 	c, ok := m.unacked.find(seq)
 	if !ok || m.unacked.at(c).is(flagHeld) {
-		return Item[P]{}, false
+		return Gone[P]{}, false
 	}
 	it := m.takeUnacked(c)
 	if it.is(flagLeaving) {
@@ -239,6 +286,9 @@ func (m *Machine[P]) takeUnacked(c cursor) item[P] {
 		m.unackedBytes -= uint64(it.size)
 	}
 	m.roster.credit(it.slot)
+	if m.groups != nil {
+		m.settled(&it)
+	}
 	return it
 }
 
@@ -251,6 +301,9 @@ func (m *Machine[P]) DropHead(keep bool, d *Delivery[P]) bool {
 		return true
 	}
 	b := m.top()
+	if m.groups != nil {
+		b = m.groups.first(b)
+	}
 	if b == nil || b.head.n == 0 {
 		return false
 	}
@@ -289,6 +342,9 @@ func (m *Machine[P]) Purge(each func(from, to uint64)) (n int) {
 			m.levels.drop(b)
 		}
 	}
+	if m.groups != nil {
+		m.groups.aside.clear(&r, &m.unacked)
+	}
 	m.sum = totals{}
 	m.purgeTiming(&r, cold)
 	r.flush()
@@ -301,6 +357,9 @@ func (m *Machine[P]) Head() (seq uint64, loaded, ok bool) {
 	b := m.top()
 	if b == nil {
 		return 0, false, false
+	}
+	if m.groups != nil {
+		b = m.groups.first(b)
 	}
 	if it := b.head.front(); it != nil {
 		return it.seq, it.loaded(), true

@@ -9,6 +9,7 @@ func TestCallersBugsPanic(t *testing.T) {
 		"consumer id in use":    func(m *Machine[int]) { _ = m.Subscribe(Consumer{ID: 1}) },
 		"restore after enqueue": func(m *Machine[int]) { m.Enqueue(Item[int]{}); m.Restore(5, 0, 5, 5) },
 		"restore backwards":     func(m *Machine[int]) { m.Restore(5, 6, 1, 1) },
+		"groups and priorities": func(*Machine[int]) { New[int](Options{Groups: true, MaxPriority: 1}) },
 		"restore less than 0":   func(m *Machine[int]) { m.Restore(5, 0, -1, 0) },
 	}
 	for name, f := range tests {

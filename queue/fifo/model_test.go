@@ -25,6 +25,7 @@ type modelMessage struct {
 	redelivered bool // said by the store
 	loaded      bool
 	priority    uint8
+	group       uint16
 	deadline    int64
 	deliveries  uint16
 	acquired    uint16
@@ -176,6 +177,50 @@ func (m *model) first() *modelMessage {
 	return nil
 }
 
+// candidate returns the first message that can go to somebody, and to whom if its group is somebody's.
+func (m *model) candidate() (*modelMessage, *modelConsumer) {
+	if !m.options.Groups {
+		return m.first(), nil
+	}
+	for _, x := range m.ready() {
+		free, owner := m.free(x)
+		if free || owner != nil && slices.Contains(m.order, owner) {
+			return x, owner
+		}
+	}
+	return nil, nil
+}
+
+// free reports whether nobody holds messages of the group of x, and who does if anybody.
+func (m *model) free(x *modelMessage) (bool, *modelConsumer) {
+	free, owner := true, (*modelConsumer)(nil)
+	for _, y := range m.messages {
+		if x.group == 0 || y.group != x.group {
+			continue
+		}
+		if y.state == held {
+			return false, nil
+		}
+		if y.state == unacked {
+			free, owner = false, y.holder
+		}
+	}
+	return free, owner
+}
+
+// firstForGet returns the message that basic.get gets.
+func (m *model) firstForGet() *modelMessage {
+	if !m.options.Groups {
+		return m.first()
+	}
+	for _, x := range m.ready() {
+		if free, _ := m.free(x); free {
+			return x
+		}
+	}
+	return nil
+}
+
 // describe is what is said of a message that goes out.
 func (x *modelMessage) describe() Delivery[*int] {
 	d := Delivery[*int]{
@@ -188,8 +233,7 @@ func (x *modelMessage) describe() Delivery[*int] {
 	return d
 }
 
-func (m *model) handOut(c *modelConsumer, noAck bool) Delivery[*int] {
-	x := m.first()
+func (m *model) handOut(x *modelMessage, c *modelConsumer, noAck bool) Delivery[*int] {
 	d := x.describe()
 	d.NoAck = noAck
 	if c != nil {
@@ -222,27 +266,32 @@ func (m *model) takeOut(x *modelMessage, keep bool) Delivery[*int] {
 }
 
 func (m *model) deliver(limit uint64) (d Delivery[*int], ok bool) {
-	x := m.first()
-	if x == nil || x.seq >= limit {
-		return d, false
-	}
-	for len(m.order) > 0 {
-		c := m.order[0]
-		for _, o := range m.order {
-			if o.Priority > c.Priority {
-				c = o
+	for {
+		x, owner := m.candidate()
+		if x == nil || x.seq >= limit || owner == nil && len(m.order) == 0 {
+			return d, false
+		}
+		c := owner
+		if owner == nil {
+			c = m.order[0]
+			for _, o := range m.order {
+				if o.Priority > c.Priority {
+					c = o
+				}
 			}
 		}
-		if !c.refuses {
-			d = m.handOut(c, c.NoAck)
-			m.order = append(slices.DeleteFunc(m.order, func(o *modelConsumer) bool { return o == c }), c)
+		if c.refuses {
+			c.parked = true
 			m.settle(c)
-			return d, true
+			continue
 		}
-		c.parked = true
+		d = m.handOut(x, c, c.NoAck)
+		if owner == nil {
+			m.order = append(slices.DeleteFunc(m.order, func(o *modelConsumer) bool { return o == c }), c)
+		}
 		m.settle(c)
+		return d, true
 	}
-	return d, false
 }
 
 // release takes a message from its consumer.

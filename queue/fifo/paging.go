@@ -16,6 +16,10 @@ func (m *Machine[P]) PageOut(keep, max int, stored func(seq uint64) bool) (items
 		items = m.ready.growCold(keep, max, stored)
 		n, _ := m.ready.unload(keep, max-items, stored)
 		items += n
+		if m.groups != nil {
+			n, _ = m.groups.aside.unload(keep, max-items, stored)
+			items += n
+		}
 	}
 	return items, before - m.sum.loaded
 }

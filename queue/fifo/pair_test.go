@@ -54,7 +54,7 @@ func (p *pair) check() {
 	p.same("NextSeq", f.NextSeq(), m.next)
 	if m.options.MaxPriority > 0 {
 		p.same("HandedOut", f.HandedOut(), m.handedOut)
-	} else {
+	} else if !m.options.Groups {
 		p.same("HandedOut", f.HandedOut(), m.floor)
 	}
 	var active ConsumerID
@@ -77,6 +77,9 @@ func (p *pair) check() {
 		if b := f.levels.byPriority[i]; b != nil {
 			lists[fmt.Sprint("level ", i)] = &b.head
 		}
+	}
+	if f.groups != nil {
+		lists["aside"] = &f.groups.aside.head
 	}
 	for name, l := range lists {
 		if err := checkList(l); err != nil {
@@ -133,10 +136,12 @@ func (p *pair) restore() {
 	if p.int("priorities", 0, 2) == 0 {
 		m.options.MaxPriority = []uint8{1, 5, 255}[p.int("max", 0, 2)]
 	}
+	// What is set aside changes what is paged out, which the model does not follow.
+	m.options.Groups = m.options.MaxPriority == 0 && p.int("groups", 0, 2) == 0
 	p.now = 1000
 	p.fifo = New[*int](m.options)
 	m.next, m.handedOut, m.floor = from, from, from
-	if p.bool("fresh") {
+	if m.options.Groups || p.bool("fresh") {
 		return
 	}
 	n, bytes, cold := p.int("stored", 0, 200), uint64(0), 0
@@ -193,8 +198,11 @@ func (p *pair) enqueue() {
 			seq: p.model.next, size: uint32(p.model.next % 7), payload: new(int), loaded: true, deadline: deadline,
 			priority: uint8(p.int("priority", 0, int(p.model.options.MaxPriority)+1)),
 		}
+		if m := &p.model; m.options.Groups {
+			x.group = uint16(p.int("group", 0, 4))
+		}
 		x.persistent = kind > 0 && (kind > 1 || i%20 > 0)
-		item := Item[*int]{Payload: x.payload, Size: x.size, Priority: x.priority, Deadline: x.deadline}
+		item := Item[*int]{Payload: x.payload, Size: x.size, Priority: x.priority, Group: x.group, Deadline: x.deadline}
 		x.priority = min(x.priority, p.model.options.MaxPriority)
 		p.same("seq", p.fifo.Enqueue(item), x.seq)
 		p.model.messages = append(p.model.messages, x)
@@ -212,14 +220,17 @@ func (p *pair) store() {
 func (p *pair) stored(seq uint64) bool { return p.model.find(seq).stored }
 
 func (p *pair) subscribe() {
-	c := &modelConsumer{Consumer: Consumer{
-		ID:        p.lastID + 1,
+	p.add(&modelConsumer{Consumer: Consumer{
 		Prefetch:  uint32(p.int("prefetch", 0, 4)),
 		NoAck:     p.int("no-ack", 0, 3) == 0,
 		Exclusive: p.int("exclusive", 0, 9) == 0,
 		Priority:  int32(p.int("priority", -1, 2)),
-	}}
+	}})
+}
+
+func (p *pair) add(c *modelConsumer) {
 	p.lastID++
+	c.ID = p.lastID
 	var want error
 	for _, o := range p.model.consumers {
 		if o.Exclusive || c.Exclusive {
@@ -292,10 +303,10 @@ func (p *pair) get() {
 	noAck := p.bool("no-ack")
 	limit := p.model.next - min(p.model.next, uint64(p.int("limit", 0, 3)))
 	var d, want Delivery[*int]
-	first := p.model.first()
+	first := p.model.firstForGet()
 	ok := first != nil && first.seq < limit
 	if ok {
-		want = p.model.handOut(nil, noAck)
+		want = p.model.handOut(first, nil, noAck)
 	}
 	p.same("Get", p.fifo.Get(limit, noAck, &d), ok)
 	p.same("delivery", d, want)
@@ -321,9 +332,9 @@ func (p *pair) settleOne(how int, seq uint64, failed bool, until int64) {
 	ok := x != nil && x.state == unacked
 	counts, known := p.fifo.Outstanding(seq)
 	p.same("Outstanding", known, ok)
-	var want Item[*int]
+	var want Gone[*int]
 	if x != nil {
-		want.Size, want.Priority = x.size, x.priority
+		want.Size = x.size
 		if x.loaded {
 			want.Payload = x.payload
 		}
@@ -466,6 +477,9 @@ func (p *pair) purge() {
 }
 
 func (p *pair) page() {
+	if p.model.options.Groups {
+		return
+	}
 	keep, limit := p.int("keep", 0, 40), p.int("max", 0, 200)
 	if p.model.options.MaxPriority > 0 {
 		p.unloadLevels(keep, limit)
@@ -477,6 +491,9 @@ func (p *pair) page() {
 }
 
 func (p *pair) unload() {
+	if p.model.options.Groups {
+		return
+	}
 	limit := p.int("max", 0, 50)
 	wantN, wantBytes := p.model.releaseUnacked(limit)
 	n, bytes := p.fifo.ReleaseUnacked(limit, p.stored)
@@ -611,6 +628,42 @@ func (p *pair) run(t *rapid.T) {
 		"load2":     step(p.load),
 		"load3":     step(p.load),
 	})
+}
+
+// TestGroupsAgreeWithModel is the same for what matters with groups: some busy consumers, and returns.
+func TestGroupsAgreeWithModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := &pair{t: t, now: 1000}
+		p.model.options = Options{Groups: true}
+		p.fifo = New[*int](p.model.options)
+		for range p.int("consumers", 2, 5) {
+			p.add(&modelConsumer{Consumer: Consumer{Prefetch: uint32(p.int("prefetch", 1, 3)), Priority: int32(p.int("priority", 0, 1))}})
+		}
+		step := func(f func()) func(*rapid.T) { return func(*rapid.T) { f() } }
+		t.Repeat(map[string]func(*rapid.T){
+			"":        func(*rapid.T) { p.check() },
+			"enqueue": step(p.enqueue),
+			"change":  step(p.change),
+			"pump":    step(p.pump),
+			"pump2":   step(p.pump),
+			"settle":  step(p.settleFew),
+			"settle2": step(p.settleFew),
+			"settle3": step(p.settleFew),
+			"get":     step(p.get),
+			"pass":    step(p.pass),
+			"drop":    step(p.drop),
+		})
+	})
+}
+
+// settleFew acknowledges or returns some of the outstanding messages.
+func (p *pair) settleFew() {
+	for range p.int("settle", 1, 3) {
+		if list := p.model.in(unacked); len(list) > 0 {
+			x := list[p.int("which", 0, len(list)-1)]
+			p.settleOne([]int{0, 0, 0, 1, 2, 3, 3, 3}[p.int("how", 0, 7)], x.seq, p.bool("failed"), p.now+20)
+		}
+	}
 }
 
 // TestMachineAgreesWithModel drives a machine and the slow model through the same random calls.

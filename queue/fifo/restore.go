@@ -27,6 +27,7 @@ type RestoredItem struct {
 	Redelivered bool // may have been handed out before
 	Deliveries  uint16
 	Acquired    uint16
+	Group       uint16
 	Deadline    int64 // as in Item; 0 = none
 	NotBefore   int64 // on hold until then; 0 = ready
 }
@@ -42,7 +43,7 @@ func (m *Machine[P]) RestoreItem(r RestoredItem) {
 	}
 	it := item[P]{
 		seq: r.Seq, extent: extent{size: r.Size},
-		meta: newMeta(r.Priority, r.Deliveries, r.Acquired, r.Redelivered) | flagUnloaded,
+		meta: newMeta(r.Priority, r.Deliveries, r.Acquired, r.Group, r.Redelivered) | flagUnloaded,
 	}
 	switch {
 	case r.Seq >= m.nextSeq || r.NotBefore == 0 && m.ready.cold.open() && r.Seq >= m.ready.cold.from:

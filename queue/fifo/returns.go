@@ -71,6 +71,9 @@ func (m *Machine[P]) Hold(seq uint64, failed bool, until int64) bool {
 func (m *Machine[P]) setHeld(it item[P], until int64) {
 	it.meta |= flagHeld
 	m.held++
+	if m.groups != nil {
+		m.groups.holds(&it)
+	}
 	m.hold(it)
 	t := m.time()
 	t.holds.add(timerKey(until, 0), it.seq)
@@ -114,7 +117,7 @@ func (m *Machine[P]) takeHeld(seq uint64) item[P] {
 // Bury takes an outstanding message out of the queue but keeps it until Ack: it is leaving, as a message that is
 // dead-lettered and must not be forgotten before its new queue has it. The credit goes back to its consumer. False if
 // seq is not outstanding.
-func (m *Machine[P]) Bury(seq uint64) (Item[P], bool) {
+func (m *Machine[P]) Bury(seq uint64) (Gone[P], bool) {
 	it, ok := m.takeBack(seq, false)
 	if ok {
 		it.meta |= flagLeaving

@@ -18,11 +18,11 @@ var rewrite = flag.Bool("rewrite", false, "write the output that the scripts hav
 // A script is a sequence of blocks separated by blank lines: commands, a line "----", and their whole output.
 // Lines that begin with # are comments. Commands are words, options are key=value. Every script begins with new:
 //
-//	new [first=N] [max-priority=N] [single] [preempt]
+//	new [first=N] [max-priority=N] [single] [preempt] [groups]
 //	restore next=N from=N SEQ...    make the given seqs, 10 bytes each, the backlog after a restart
 //	restore-item SEQ... [priority=N] [deadline=N] [not-before=N] [deliveries=N] [acquired=N]
 //	restore-timer SEQ... deadline=N
-//	enqueue NAME... [size=N] [x=N] [priority=N] [deadline=N]
+//	enqueue NAME... [size=N] [x=N] [priority=N] [deadline=N] [group=N]
 //	                                enqueue persistent messages; x=N enqueues N named after their seq
 //	transient NAME...               enqueue messages that are never stored
 //	store [to=N]                    the store has written every persistent message (with a seq below N)
@@ -147,6 +147,7 @@ func (s *script) run(line string) {
 			MaxPriority:  uint8(c.number("max-priority", 0)),
 			SingleActive: c.flag("single"),
 			Preempt:      c.flag("preempt"),
+			Groups:       c.flag("groups"),
 		})}
 	case "enqueue", "transient":
 		s.enqueue(c)
@@ -339,10 +340,11 @@ func (s *script) enqueue(c command) {
 			Size:     uint32(c.number("size", 1)),
 			Priority: uint8(c.number("priority", 0)),
 			Deadline: int64(c.number("deadline", 0)),
+			Group:    uint16(c.number("group", 0)),
 		}
 		seq := s.m.Enqueue(item)
 		s.disk = append(s.disk, diskMessage{
-			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size},
+			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size, Group: item.Group},
 			persistent: c.name == "enqueue",
 		})
 	}
@@ -384,7 +386,7 @@ func (s *script) delivered(d Delivery[string]) {
 }
 
 func (s *script) settle(c command, seq uint64) {
-	var it Item[string]
+	var it Gone[string]
 	var ok bool
 	switch c.name {
 	case "requeue":
