@@ -64,7 +64,11 @@ type Consumer struct {
 	Priority  int32
 	Queue     Source // set by Subscribe
 	Arguments amqp.Table
-	Sink      Sink
+
+	// MaxWaiting is how many bytes may wait for the consumer's socket when it gets a delivery; 0 leaves it to the
+	// sink. It is set by Subscribe.
+	MaxWaiting int
+	Sink       Sink
 }
 
 // Waker is a connection's writer.

@@ -177,12 +177,16 @@ func (o *outbox) appendRaw(f func(b []byte) []byte) (wake bool) {
 // admit reports whether a delivery may be appended; if not, c is remembered and unparked
 // when there is room.
 func (o *outbox) admit(c *queue.Consumer) bool {
-	if o.size.Load() < o.limit {
+	limit := o.limit
+	if c.MaxWaiting > 0 {
+		limit = min(limit, int64(c.MaxWaiting))
+	}
+	if o.size.Load() < limit {
 		return true
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.size.Load() < o.limit/2 { // written meanwhile, perhaps with nobody parked
+	if o.size.Load() < limit/2 { // written meanwhile, perhaps with nobody parked
 		return true
 	}
 	if !o.dead {

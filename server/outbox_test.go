@@ -137,16 +137,24 @@ func TestOutboxKeepsOrderAndBytes(t *testing.T) {
 // TestOutboxParksAndUnparks: a queue's deliveries stop at the limit and go on when the
 // socket has taken half of it; nothing gets lost.
 func TestOutboxParksAndUnparks(t *testing.T) {
+	t.Run("outbox", func(t *testing.T) { parksAndUnparks(t, parkLimit, 0) })
+	t.Run("consumer", func(t *testing.T) { parksAndUnparks(t, 1<<20, parkLimit) })
+}
+
+const parkLimit = 8 << 10
+
+// parksAndUnparks: the outbox has a limit, or its consumers have one that comes to parkLimit.
+func parksAndUnparks(t *testing.T, outboxLimit, maxWaiting int) {
 	synctest.Test(t, func(t *testing.T) {
-		const limit, size, n = 8 << 10, 1 << 10, 200
-		r := newOutboxRig(limit, true)
+		const limit, size, n = parkLimit, 1 << 10, 200
+		r := newOutboxRig(outboxLimit, true)
 		timers := queue.NewTimers()
 		t.Cleanup(timers.Close)
 		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}, Timers: timers})
 		s := &outboxSink{r: r}
 		var w queue.Wakes
 		for id := fifo.ConsumerID(1); id <= 3; id++ {
-			if err := q.Subscribe(&queue.Consumer{ID: id, NoAck: true, Queue: q, Sink: s}, nil, &w); err != nil {
+			if err := q.Subscribe(&queue.Consumer{ID: id, NoAck: true, Queue: q, Sink: s, MaxWaiting: maxWaiting}, nil, &w); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -14,6 +14,8 @@ import (
 
 const (
 	offsetHeader = "x-stream-offset"
+	// maxWaiting keeps what waits for a socket in the processor's caches: a reader could fill any buffer in no time.
+	maxWaiting = 256 << 10
 	// turn is how many windows a consumer reads before another one has its turn.
 	turn = 8
 )

@@ -286,6 +286,7 @@ func (s *Stream) Subscribe(c *queue.Consumer, confirm func(), w *queue.Wakes) er
 		s.fault(err)
 		return err
 	}
+	c.MaxWaiting = maxWaiting
 	k := &consumer{stream: s, c: c, sub: sub, next: offset, reader: reader{log: s.log}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
