@@ -34,15 +34,10 @@ func (r *rig) inProcess() *conn {
 	c.vhost = r.b.VHost("/")
 	c.session = u.NewSession(c.user, "/", c.id)
 	c.frameMax, c.channelMax, c.maxPayload, c.state = 131072, 2047, 131072-amqp.FrameOverhead, running
-	done := make(chan struct{})
-	go func() {
-		c.out.run()
-		close(done)
-	}()
 	r.t.Cleanup(func() {
 		c.release()
 		c.out.end()
-		<-done
+		c.out.writer.Wait()
 	})
 	return c
 }

@@ -118,10 +118,8 @@ func (c *conn) name() string { return c.nc.RemoteAddr().String() + " -> " + c.nc
 
 // serve runs the connection until it is gone.
 func (c *conn) serve() {
-	var writer sync.WaitGroup
-	writer.Go(c.out.run)
 	defer c.srv.remove(c)
-	defer writer.Wait()
+	defer c.out.writer.Wait()
 	defer c.out.end()
 	defer c.srv.handshakeOver(c)
 	defer c.cleanup()

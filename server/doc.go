@@ -7,12 +7,11 @@
 //
 // # Goroutines and ownership
 //
-// A connection has two goroutines. The reader parses what the socket gives in bursts and
+// A connection has two goroutines, the second from when it is needed first. The reader parses what the socket gives in bursts and
 // carries it out, channel after channel in the order of the frames; all handlers run on it.
 // The writer empties the connection's outbox with one write for whatever is there. A few frames
 // for one connection are written by whoever appended them, if the socket takes them without
-// waiting: a change of goroutines costs more than such a write. Fields
-// are grouped by owner: "reader" means that only the reader touches them; everything that
+// waiting: a change of goroutines costs more than such a write. Fields are grouped by owner: "reader" means that only the reader touches them; everything that
 // deliveries and confirms need, which come from other goroutines, is under the channel's
 // mutex. The order of locks is queue → channel → outbox.
 //

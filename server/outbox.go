@@ -25,7 +25,7 @@ const (
 )
 
 // outbox holds the frames that wait for a connection's socket, in order. Anybody may append;
-// one writer goroutine empties it. It is bounded twice: deliveries stop at limit bytes
+// one writer goroutine empties it, started when it is needed first. It is bounded twice: deliveries stop at limit bytes
 // (admit), and so does reading what the peer asks for (waitForRoom), so that a peer which
 // reads no replies cannot pile them up.
 type outbox struct {
@@ -38,6 +38,8 @@ type outbox struct {
 	size    atomic.Int64  // bytes waiting or being written
 	written atomic.Uint64 // writes so far, for heartbeats
 	signal  chan struct{} // capacity 1
+	started atomic.Bool   // the writer was
+	writer  sync.WaitGroup
 
 	mu       sync.Mutex
 	buf      []byte            // frames; buf[:sealed] is in chunks already
@@ -99,7 +101,20 @@ func (o *outbox) Wake(alone bool) {
 	}
 }
 
+// wakeWriter starts the writer when it is needed for the first time: a connection at rest has
+// none.
 func (o *outbox) wakeWriter() {
+	if !o.started.Load() {
+		o.mu.Lock()
+		if !o.dead && o.started.CompareAndSwap(false, true) {
+			o.writer.Go(o.run)
+		}
+		o.mu.Unlock()
+	}
+	o.wakeIfStarted()
+}
+
+func (o *outbox) wakeIfStarted() {
 	select {
 	case o.signal <- struct{}{}:
 	default:
@@ -220,12 +235,22 @@ func (o *outbox) confirm(ch *channel) (wake bool) {
 	return wake
 }
 
-// end asks the writer to close the socket once everything is written.
+// end closes the socket once everything is written.
 func (o *outbox) end() {
 	o.mu.Lock()
 	o.finish = true
+	rest := o.writing || o.waitingLocked()
 	o.mu.Unlock()
-	o.wakeWriter()
+	if rest || o.started.Load() {
+		o.wakeWriter()
+	} else {
+		o.kill()
+	}
+}
+
+// waitingLocked reports whether there is anything to be written.
+func (o *outbox) waitingLocked() bool {
+	return len(o.buf) > 0 || len(o.chunks) > 0 || len(o.confirms) > 0
 }
 
 // kill drops everything; the writer ends.
@@ -241,7 +266,7 @@ func (o *outbox) kill() {
 	if first {
 		o.onDead()
 	}
-	o.wakeWriter()
+	o.wakeIfStarted()
 }
 
 func (o *outbox) roomLocked() {
@@ -367,7 +392,7 @@ func (o *outbox) writeHere() bool {
 		// Where a body by reference would be: chunks alternate.
 		o.chunks = append(net.Buffers{nil, b[n:]}, o.chunks...)
 	}
-	more := len(o.buf) > 0 || len(o.chunks) > 0 || len(o.confirms) > 0
+	more := o.waitingLocked() || o.finish
 	o.mu.Unlock()
 	if err != nil {
 		o.kill()

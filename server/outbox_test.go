@@ -82,6 +82,7 @@ func newOutboxRig(limit int, blocked bool) *outboxRig {
 	r.o = newOutbox(r.nc, limit)
 	r.o.onDead = func() { r.dead.Add(1) }
 	r.ch = &channel{id: 1, conn: &conn{out: r.o, frameMax: 4096}}
+	r.o.started.Store(true)
 	go func() {
 		r.o.run()
 		close(r.done)
@@ -322,11 +323,6 @@ func TestSlowReaderOfALargeBodyIsNotCutOff(t *testing.T) {
 		nc := &slowReader{}
 		o := newOutbox(nc, 1<<20)
 		o.onDead = func() {}
-		done := make(chan struct{})
-		go func() {
-			o.run()
-			close(done)
-		}()
 		var w queue.Wakes
 		body := make([]byte, 4<<20)
 		ch := &channel{id: 1, conn: &conn{out: o, frameMax: 131072}}
@@ -336,7 +332,7 @@ func TestSlowReaderOfALargeBodyIsNotCutOff(t *testing.T) {
 		}
 		w.Flush()
 		o.end()
-		<-done
+		o.writer.Wait()
 		if nc.got < len(body) {
 			t.Errorf("%d bytes of %d were written", nc.got, len(body))
 		}
@@ -368,10 +364,13 @@ func TestOutboxWritesInTheCallersGoroutine(t *testing.T) {
 	frame := amqp.AppendMethod(nil, 1, &amqp.BasicQosOk{})
 	var w queue.Wakes
 	o.method(1, &amqp.BasicQosOk{}, &w)
-	w.Flush() // no writer runs
+	w.Flush()
 	got := make([]byte, len(frame))
 	if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, frame) {
 		t.Fatalf("%x, %v", got, err)
+	}
+	if o.started.Load() {
+		t.Error("the writer was started for a few bytes")
 	}
 
 	// Nobody reads: the socket gets full, and the rest waits for the writer.
@@ -392,14 +391,12 @@ func TestOutboxWritesInTheCallersGoroutine(t *testing.T) {
 	o.method(1, &amqp.BasicQosOk{}, &w)
 	w.Flush()
 	want = append(want, frame...)
-	done := make(chan struct{})
-	go func() {
-		o.run()
-		close(done)
-	}()
+	if !o.started.Load() {
+		t.Error("nobody is to write the rest")
+	}
 	o.end()
 	all, err := io.ReadAll(peer)
-	<-done
+	o.writer.Wait()
 	if err != nil || !bytes.Equal(all, want) {
 		t.Errorf("%d bytes came, want %d; %v", len(all), len(want), err)
 	}
