@@ -134,6 +134,7 @@ func Open(o Options) (*Broker, error) {
 		b.pager.Close()
 		return nil, errors.Join(err, store.Close())
 	}
+	b.timers.Start()
 	b.sampler = startSampler(b, o)
 	return b, nil
 }
@@ -311,11 +312,11 @@ func (b *Broker) loadExchange(names []string, key, value []byte) error {
 		return fmt.Errorf("exchange '%s' in vhost '%s': %w", names[1], names[0], err)
 	}
 	x := &Exchange{Name: names[1], Type: r.Type, Durable: true, AutoDelete: r.AutoDelete, Internal: r.Internal, Arguments: args, storeID: r.StoreID}
+	if r.StoreID != 0 && b.store.Queue(r.StoreID) == nil {
+		return fmt.Errorf("exchange '%s' in vhost '%s' has no store %d", names[1], names[0], r.StoreID)
+	}
 	v.addExchangeLocked(x)
 	if x.history != nil {
-		if x.history.store == nil {
-			return fmt.Errorf("exchange '%s' in vhost '%s' has no store %d", names[1], names[0], r.StoreID)
-		}
 		if err := x.history.load(); err != nil {
 			return fmt.Errorf("history of exchange '%s' in vhost '%s': %w", names[1], names[0], err)
 		}
@@ -444,6 +445,24 @@ func (v *VHost) Queues() []Queue {
 	list := make([]Queue, 0, len(v.queues))
 	for _, q := range v.queues {
 		list = append(list, q)
+	}
+	return list
+}
+
+// keepers returns the queues that keep bodies in memory and can drop them: those that last, and
+// those in which delayed messages wait.
+func (v *VHost) keepers() (list []*queue.Queue) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, q := range v.queues {
+		if c, ok := q.(*queue.Queue); ok && c.Lasts() {
+			list = append(list, c)
+		}
+	}
+	for _, x := range v.exchanges {
+		if x.delayed != nil && x.delayed.Lasts() {
+			list = append(list, x.delayed)
+		}
 	}
 	return list
 }

@@ -245,6 +245,13 @@ func (w *walk) evaluate(x *Exchange) bool {
 	if x.Name == "" {
 		return w.evaluateDefault()
 	}
+	if x.delayed != nil {
+		w.cacheable = false
+		if delayOf(w.props.Headers) > 0 {
+			w.queues.add(x.delayed)
+			return true
+		}
+	}
 	keys, needs := w.keys, x.router.Needs()
 	if needs&exchange.EveryKey == 0 {
 		keys = keys[:1]

@@ -79,14 +79,10 @@ func (s *sampler) pageOut() {
 		queues []held
 	)
 	for _, v := range s.broker.VHosts() {
-		for _, q := range v.Queues() {
-			c, ok := q.(*queue.Queue) // other kinds keep no bodies
-			if !ok || !c.Lasts() {
-				continue
-			}
-			if n := c.Info().LoadedBytes; n > 0 {
+		for _, q := range v.keepers() {
+			if n := q.Info().LoadedBytes; n > 0 {
 				total += n
-				queues = append(queues, held{c, n})
+				queues = append(queues, held{q, n})
 			}
 		}
 	}

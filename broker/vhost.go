@@ -10,6 +10,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -57,8 +58,9 @@ type Exchange struct {
 	policy     *EffectivePolicy // nil for none
 	alternate  string           // name of the alternate exchange, "" for none
 	router     exchange.Router
-	history    *history // of type x-recent-history
-	storeID    uint64   // of the history's store, 0 if it has none
+	history    *history     // of type x-recent-history
+	delayed    *queue.Queue // of type x-delayed-message: messages whose time has not come
+	storeID    uint64       // of the store of either, 0 if it has none
 	outbound   map[bindingID]*Binding
 }
 
@@ -141,6 +143,9 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	x.obey(v.policies.forExchange(x.Name))
 	if x.Type == exchange.RecentHistory {
 		x.history = newHistory(x.Arguments, v.broker.store.Queue(x.storeID))
+	}
+	if x.Type == exchange.Delayed {
+		x.delayed = v.newDelayed(x)
 	}
 	v.exchanges[x.Name] = x
 	v.changedLocked()
@@ -261,6 +266,9 @@ func (v *VHost) removeExchangeLocked(x *Exchange, c *storage.Change) {
 		if x.storeID != 0 {
 			c.DeleteQueues = append(c.DeleteQueues, x.storeID)
 		}
+	}
+	if x.delayed != nil {
+		_, _, _ = x.delayed.Delete(false, false) // what waits is cancelled
 	}
 	for id, b := range x.outbound {
 		v.removeBindingLocked(id, b, c)

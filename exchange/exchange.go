@@ -13,6 +13,7 @@ const (
 	Topic          = "topic"
 	Headers        = "headers"
 	ConsistentHash = "x-consistent-hash"
+	Delayed        = "x-delayed-message"
 	LocalRandom    = "x-local-random"
 	ModulusHash    = "x-modulus-hash"
 	Random         = "x-random"
@@ -106,6 +107,9 @@ func New(kind string, args amqp.Table, env Environment) (Router, bool) {
 		return &headers{}, true
 	case ConsistentHash:
 		return newConsistentHash(args, env), true
+	case Delayed: // who keeps messages until their time is the caller
+		inner, _ := args.Get("x-delayed-type")
+		return New(inner.Text(), args, env)
 	case ModulusHash:
 		return &modulusHash{spread{env: env}}, true
 	case Random, LocalRandom: // all queues are local
@@ -114,7 +118,7 @@ func New(kind string, args amqp.Table, env Environment) (Router, bool) {
 	return nil, false
 }
 
-var kinds = []string{Direct, Fanout, Headers, Topic, ConsistentHash, LocalRandom, ModulusHash, Random, RecentHistory}
+var kinds = []string{Direct, Fanout, Headers, Topic, ConsistentHash, Delayed, LocalRandom, ModulusHash, Random, RecentHistory}
 
 // Kinds lists the types New knows, in alphabetical order.
 func Kinds() []string { return slices.Clone(kinds) }
@@ -129,10 +133,24 @@ func CheckArguments(kind string, args amqp.Table, what string) *amqp.Error {
 	switch kind {
 	case ConsistentHash:
 		return checkHashArguments(args, what)
+	case Delayed:
+		return checkDelayedType(args, what)
 	case RecentHistory:
 		return checkHistoryLength(args)
 	}
 	return nil
+}
+
+// checkDelayedType: a delayed exchange routes as one of another type does, once the time has come.
+func checkDelayedType(args amqp.Table, what string) *amqp.Error {
+	inner, ok := args.Get("x-delayed-type")
+	if !ok || inner.Kind() != amqp.KindString || inner.Text() == Delayed || inner.Text() == RecentHistory {
+		return amqp.PreconditionFailed("Invalid argument, 'x-delayed-type' must be an existing exchange type")
+	}
+	if !Known(inner.Text()) {
+		return amqp.PreconditionFailed("unknown exchange type '%s'", inner.Text())
+	}
+	return CheckArguments(inner.Text(), args, what)
 }
 
 // HistoryLength is how many messages a recent history exchange with these arguments keeps.

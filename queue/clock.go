@@ -31,12 +31,16 @@ type timer struct {
 	of    timed
 }
 
-// NewTimers starts the timers; Close ends them.
+// NewTimers returns a clock that runs, and timers that wake nobody before Start.
 func NewTimers() *Timers {
-	t := &Timers{start: time.Now(), wake: make(chan struct{}, 1)}
+	return &Timers{start: time.Now(), wake: make(chan struct{}, 1)}
+}
+
+// Start has queues woken from now on, those first whose time came before: a broker starts its
+// timers when everything is there that dead letters may go to. Close ends them.
+func (t *Timers) Start() {
 	t.running.Add(1)
 	go t.run()
-	return t
 }
 
 // Close stops the timers and waits for a queue that is being woken.

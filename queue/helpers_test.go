@@ -39,6 +39,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, store: openStore(t, t.TempDir()), pager: NewPager(2), timers: NewTimers()}
+	r.timers.Start()
 	t.Cleanup(func() {
 		r.timers.Close()
 		r.pager.Close()
@@ -65,6 +66,7 @@ func (r *rig) durable(name string) *Queue {
 // testTimers are timers for a queue without a store.
 func testTimers(t testing.TB) *Timers {
 	timers := NewTimers()
+	timers.Start()
 	t.Cleanup(timers.Close)
 	return timers
 }

@@ -73,6 +73,9 @@ type Options struct {
 	// SingleActive gives messages to one consumer at a time; Preempt lets one of a higher
 	// priority take over from it.
 	SingleActive, Preempt bool
+	// Delay, if not nil, makes the queue a waiting room: a message stays for so many milliseconds
+	// and is a dead letter then. Its own expiration does not count.
+	Delay func(*storage.Message) int64
 	// CountReturns keeps the number of returns of a message across restarts, as a delivery
 	// limit does.
 	CountReturns bool

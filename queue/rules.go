@@ -21,7 +21,7 @@ func (q *Queue) Configure(s Settings) {
 		return
 	}
 	q.set = s
-	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.MaxPriority > 0
+	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.MaxPriority > 0 || q.Delay != nil
 	q.usedLocked()
 	if len(q.dead.refused) > 0 {
 		q.retryAt = 1 // the new settings may be what they waited for
@@ -78,6 +78,9 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 // deadline returns when a message that arrives now expires: after the queue's time to live or its
 // own, whichever is shorter; 0 for never.
 func (q *Queue) deadline(m *storage.Message, now int64) int64 {
+	if q.Delay != nil {
+		return now + q.Delay(m)
+	}
 	ttl := int64(-1)
 	if q.set.MessageTTL.Set {
 		ttl = q.set.MessageTTL.Value.Milliseconds()

@@ -150,6 +150,7 @@ func parksAndUnparks(t *testing.T, outboxLimit, maxWaiting int) {
 		const limit, size, n = parkLimit, 1 << 10, 200
 		r := newOutboxRig(outboxLimit, true)
 		timers := queue.NewTimers()
+		timers.Start()
 		t.Cleanup(timers.Close)
 		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}, Timers: timers})
 		s := &outboxSink{r: r}
