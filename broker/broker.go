@@ -28,6 +28,8 @@ type Options struct {
 
 	// Node is the broker's name in what it says of itself.
 	Node string
+	// EventVHost is the vhost in which there is an event exchange; "" for none. It must exist.
+	EventVHost string
 
 	// LoopbackUsers may only log in from this machine.
 	LoopbackUsers []string
@@ -90,6 +92,7 @@ type Broker struct {
 	globals map[string]json.RawMessage // the global parameters
 
 	sampler *sampler
+	events  *events // nil: there is no event exchange
 }
 
 // pagerWorkers read pages in parallel; a disk gains little from more.
@@ -122,6 +125,7 @@ func Open(o Options) (*Broker, error) {
 	b.pager = queue.NewPager(pagerWorkers)
 	b.timers = queue.NewTimers()
 	b.users = newUsers(store, o.LoopbackUsers)
+	b.users.tell = b.Event
 	err = b.openStreams(so)
 	if err == nil {
 		err = b.load(o.First)
@@ -134,6 +138,12 @@ func Open(o Options) (*Broker, error) {
 		b.pager.Close()
 		return nil, errors.Join(err, store.Close())
 	}
+	if o.EventVHost != "" {
+		if err := b.addEventExchange(o.EventVHost); err != nil {
+			b.pager.Close()
+			return nil, errors.Join(err, store.Close())
+		}
+	}
 	b.timers.Start()
 	b.sampler = startSampler(b, o)
 	return b, nil
@@ -143,6 +153,7 @@ func Open(o Options) (*Broker, error) {
 // connections must be gone.
 func (b *Broker) Close() error {
 	b.sampler.stop()
+	b.events.close()
 	b.timers.Close()
 	b.pager.Close()
 	b.mu.RLock()
@@ -395,6 +406,7 @@ func (b *Broker) CreateVHost(name string) (*VHost, error) {
 	}
 	v := newVHost(b, name)
 	b.vhosts[name] = v
+	b.Event("vhost.created", textField("name", name))
 	ticket := b.store.Apply(storage.Change{Put: []storage.KV{{Key: metaKey(keyVHost, name), Value: encodeRecord(VHostMetadata{})}}})
 	b.mu.Unlock()
 	return v, ticket.Wait()

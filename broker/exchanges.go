@@ -48,6 +48,7 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 	var c storage.Change
 	v.putExchangeLocked(x, &c)
 	ticket := v.applyLocked(c)
+	v.exchangeCreated(x)
 	v.mu.Unlock()
 	return wait(ticket)
 }

@@ -140,7 +140,7 @@ func propertiesTable(encoded []byte) amqp.Table {
 	return t
 }
 
-// announce publishes a message of the broker's own, transient, to one of its exchanges. Nobody
+// announce publishes a message of the broker's own to one of its exchanges. Nobody
 // waits for it and nothing holds it back. Call it without locks.
 func (v *VHost) announce(exchangeName, key string, p *amqp.Properties, headers amqp.Table, body []byte) {
 	p.Flags |= amqp.PropHeaders
@@ -153,7 +153,7 @@ func (v *VHost) announce(exchangeName, key string, p *amqp.Properties, headers a
 	}
 	rt := v.NewRouter().evaluateLocked(x, key, nil, p)
 	v.mu.RUnlock()
-	m := &storage.Message{Exchange: exchangeName, RoutingKey: key, Properties: p.Append(nil), Body: body, Transient: true}
+	m := &storage.Message{Exchange: exchangeName, RoutingKey: key, Properties: p.Append(nil), Body: body, Transient: p.DeliveryMode != 2}
 	var w queue.Wakes
 	rt.Publish(m, &w)
 	w.Flush()

@@ -126,7 +126,13 @@ func (v *VHost) changeLimits(change func(limits) limits) error {
 	var c storage.Change
 	v.mu.Lock()
 	v.putLimitsLocked(change(v.limits), &c)
+	key, fields := "vhost.limits.cleared", []amqp.Field{textField("name", vhostLimitsName), textField("vhost", v.name)}
+	for name, n := range v.limits {
+		key = "vhost.limits.set"
+		fields = append(fields, amqp.Field{Name: name, Value: amqp.Int64(n)})
+	}
 	ticket := v.applyLocked(c)
+	v.broker.Event(key, fields...)
 	v.mu.Unlock()
 	return ticket.Wait()
 }

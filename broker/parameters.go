@@ -62,6 +62,7 @@ func (v *VHost) SetParameter(component, name string, value []byte) (created bool
 	v.putParameterLocked(id, value, &c)
 	ticket := v.applyLocked(c)
 	v.mu.Unlock()
+	v.broker.Event("parameter.set", textField("component", component), textField("name", name), textField("vhost", v.name), textField("value", string(value)))
 	return !replaced, ticket.Wait()
 }
 
@@ -92,6 +93,7 @@ func (v *VHost) ClearParameter(component, name string) error {
 	delete(v.parameters, id)
 	ticket := v.applyLocked(storage.Change{Delete: [][]byte{metaKey(keyParameter, v.name, component, name)}})
 	v.mu.Unlock()
+	v.broker.Event("parameter.cleared", textField("component", component), textField("name", name), textField("vhost", v.name))
 	return ticket.Wait()
 }
 
@@ -135,6 +137,7 @@ func (b *Broker) SetGlobalParameter(name string, value []byte) (created bool, er
 	b.putGlobalLocked(name, value, &c)
 	ticket := b.store.Apply(c)
 	b.mu.Unlock()
+	b.Event("parameter.set", textField("component", "global"), textField("name", name), textField("value", string(value)))
 	return !replaced, ticket.Wait()
 }
 
@@ -153,6 +156,7 @@ func (b *Broker) ClearGlobalParameter(name string) error {
 	delete(b.globals, name)
 	ticket := b.store.Apply(storage.Change{Delete: [][]byte{metaKey(keyGlobalParameter, name)}})
 	b.mu.Unlock()
+	b.Event("parameter.cleared", textField("component", "global"), textField("name", name))
 	return ticket.Wait()
 }
 

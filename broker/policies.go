@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/storage"
 )
@@ -324,7 +325,12 @@ func (v *VHost) SetPolicy(kind PolicyKind, p *Policy) (created bool, err error) 
 	ticket := v.applyLocked(c)
 	v.mu.Unlock()
 	v.applyPolicies()
-	return created, ticket.Wait()
+	if err := ticket.Wait(); err != nil {
+		return created, err
+	}
+	v.broker.Event(kind.event("set"), v.policyFields(kind, p.Name, textField("pattern", p.Pattern), textField("apply-to", p.ApplyTo),
+		amqp.Field{Name: "priority", Value: amqp.Int64(p.Priority)}, textField("definition", string(p.Definition)))...)
+	return created, nil
 }
 
 // putPolicyLocked is SetPolicy without what follows from it.
@@ -348,6 +354,7 @@ func (v *VHost) ClearPolicy(kind PolicyKind, name string) error {
 	ticket := v.applyLocked(storage.Change{Delete: [][]byte{metaKey(policyKinds[kind].key, v.name, name)}})
 	v.mu.Unlock()
 	v.applyPolicies()
+	v.broker.Event(kind.event("cleared"), v.policyFields(kind, name)...)
 	return ticket.Wait()
 }
 

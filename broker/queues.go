@@ -83,6 +83,7 @@ func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Tick
 		ticket := v.applyLocked(c)
 		q := v.newStreamLocked(id, d)
 		v.addQueueLocked(q)
+		v.queueCreated(q, a)
 		return q, ticket
 	}
 	o := v.queueOptions(v.broker.store.NextID(), d)
@@ -100,6 +101,7 @@ func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Tick
 	}
 	q := queue.New(o)
 	v.addQueueLocked(q)
+	v.queueCreated(q, a)
 	return q, ticket
 }
 

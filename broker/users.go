@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,8 @@ type Users struct {
 	store *storage.Store
 	// loopback lists the users that may log in from this machine only.
 	loopback []string
+	// tell tells of changes to whoever listens to events.
+	tell func(event string, fields ...amqp.Field)
 
 	mu          sync.RWMutex
 	users       map[string]*auth.User
@@ -187,10 +190,38 @@ func (u *Users) CanTopic(user, vhost string, r auth.Access, exchange, routingKey
 }
 
 // Put creates or replaces a user.
-func (u *Users) Put(usr *auth.User) error { return u.apply(u.put(usr)) }
+func (u *Users) Put(usr *auth.User) error {
+	before := u.User(usr.Name)
+	err := u.apply(u.put(usr))
+	name := textField("name", usr.Name)
+	switch {
+	case err != nil:
+	case before == nil:
+		u.tell("user.created", name)
+	default:
+		if !bytes.Equal(before.PasswordHash, usr.PasswordHash) {
+			u.tell("user.password.changed", name)
+		}
+		if !slices.Equal(before.Tags, usr.Tags) {
+			tags := make([]amqp.Value, len(usr.Tags))
+			for i, t := range usr.Tags {
+				tags[i] = amqp.String(t)
+			}
+			u.tell("user.tags.set", name, amqp.Field{Name: "tags", Value: amqp.ArrayValue(tags...)})
+		}
+	}
+	return err
+}
 
 // Delete removes a user with its permissions; an unknown one is no error.
-func (u *Users) Delete(name string) error { return u.apply(u.remove(name)) }
+func (u *Users) Delete(name string) error {
+	known := u.User(name) != nil
+	err := u.apply(u.remove(name))
+	if known && err == nil {
+		u.tell("user.deleted", textField("name", name))
+	}
+	return err
+}
 
 // ErrNoSuchUser is returned by Grant and GrantTopic: rights that wait for a user to be made
 // would be a surprise.
@@ -201,16 +232,25 @@ func (u *Users) Grant(user, vhost string, p auth.Permissions) error {
 	if u.User(user) == nil {
 		return ErrNoSuchUser
 	}
-	return u.apply(u.grant(user, vhost, p))
+	err := u.apply(u.grant(user, vhost, p))
+	if err == nil {
+		u.tell("permission.created", textField("user", user), textField("vhost", vhost), textField("configure", p.Configure.String()),
+			textField("write", p.Write.String()), textField("read", p.Read.String()))
+	}
+	return err
 }
 
 // Revoke takes a user's permissions in a vhost away.
 func (u *Users) Revoke(user, vhost string) error {
 	g := grant{user, vhost}
-	return u.apply(usersChange{
+	err := u.apply(usersChange{
 		Change: storage.Change{Delete: [][]byte{metaKey(keyPermission, user, vhost)}},
 		commit: func(*storage.Change) { delete(u.permissions, g) },
 	})
+	if err == nil {
+		u.tell("permission.deleted", textField("user", user), textField("vhost", vhost))
+	}
+	return err
 }
 
 // GrantTopic sets the topic permission of a user for one exchange of a vhost.
@@ -218,7 +258,11 @@ func (u *Users) GrantTopic(user, vhost string, t auth.TopicPermission) error {
 	if u.User(user) == nil {
 		return ErrNoSuchUser
 	}
-	return u.apply(u.grantTopic(user, vhost, t))
+	err := u.apply(u.grantTopic(user, vhost, t))
+	if err == nil {
+		u.tell("topic.permission.created", textField("user", user), textField("vhost", vhost), textField("exchange", t.Exchange))
+	}
+	return err
 }
 
 // usersChange is a change of the store and of the maps, made under the lock together. What

@@ -34,7 +34,7 @@ type VHost struct {
 	connections int // that are in the vhost
 
 	replies     replies
-	deadRouters sync.Pool // of *Router, for dead letters
+	deadRouters sync.Pool   // of *Router, for dead letters
 	tracing     atomic.Bool // the firehose is on
 
 	// generation rises with every change of the topology: cached routes of an older
@@ -193,6 +193,7 @@ func (v *VHost) addBindingLocked(id bindingID, b *Binding) {
 	in[id] = b
 	b.Source.router.Bind(b.RoutingKey, b.Arguments, b.Destination)
 	v.changedLocked()
+	v.bindingChanged("binding.created", id, b)
 }
 
 // durable reports whether a binding lasts: both its ends do.
@@ -249,6 +250,7 @@ func (v *VHost) removeBindingLocked(id bindingID, b *Binding, c *storage.Change)
 		}
 	}
 	b.Source.router.Unbind(b.RoutingKey, b.Arguments, b.Destination)
+	v.bindingChanged("binding.deleted", id, b)
 	if b.durable() {
 		c.Delete = append(c.Delete, v.bindingKey(id))
 	}
@@ -261,6 +263,7 @@ func (v *VHost) removeBindingLocked(id bindingID, b *Binding, c *storage.Change)
 // removeExchangeLocked takes an exchange away with every binding from and to it.
 func (v *VHost) removeExchangeLocked(x *Exchange, c *storage.Change) {
 	delete(v.exchanges, x.Name)
+	v.broker.Event("exchange.deleted", textField("name", x.Name), textField("vhost", v.name))
 	if x.Durable {
 		c.Delete = append(c.Delete, metaKey(keyExchange, v.name, x.Name))
 		if x.storeID != 0 {
@@ -287,6 +290,7 @@ func (v *VHost) removeInboundLocked(d exchange.Destination, c *storage.Change) {
 func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
 	d := q.About()
 	delete(v.queues, d.Name)
+	v.broker.Event("queue.deleted", textField("name", d.Name), textField("vhost", v.name), textField("type", typeOf(d.Arguments).module()))
 	delete(v.policyOf, q)
 	if d.Exclusive() {
 		delete(v.exclusive[d.Owner], q)

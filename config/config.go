@@ -28,7 +28,8 @@ type Config struct {
 	ServerProperties ServerProperties `yaml:"server_properties"`
 	Auth             Auth             `yaml:"auth"`
 	LoadDefinitions  string           `yaml:"load_definitions"` // path of a definitions file, "" for none
-	TraceVHosts      []string         `yaml:"trace_vhosts"`     // where the firehose is on from the start
+	EventExchange    EventExchange    `yaml:"event_exchange"`
+	TraceVHosts      []string         `yaml:"trace_vhosts"` // where the firehose is on from the start
 	Limits           Limits           `yaml:"limits"`
 
 	// Alarms: publishers are blocked while one is on.
@@ -56,6 +57,11 @@ type TLS struct {
 	// FailIfNoPeerCert also refuses clients that send none. Needs VerifyPeer.
 	FailIfNoPeerCert bool   `yaml:"fail_if_no_peer_cert"`
 	MinVersion       string `yaml:"min_version"` // "1.2" or "1.3"; "" is 1.2
+}
+
+// EventExchange is amq.rabbitmq.event, which tells what happens in the broker.
+type EventExchange struct {
+	VHost string `yaml:"vhost"` // "": there is none
 }
 
 // Log says what is logged and how it looks.

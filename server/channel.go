@@ -79,6 +79,7 @@ func (ch *channel) Cancelled(c *queue.Consumer) {
 	ch.mu.Lock()
 	if ch.consumers[c.Tag] == c {
 		delete(ch.consumers, c.Tag)
+		ch.consumerEvent("consumer.deleted", c)
 		if !ch.gone && ch.conn.client.cancelNotify {
 			ch.conn.out.method(ch.id, &amqp.BasicCancel{ConsumerTag: c.Tag, NoWait: true}, &w)
 		}
@@ -154,7 +155,9 @@ func (ch *channel) release() {
 	// auto-delete queue that goes with its last one takes its messages along.
 	for _, c := range consumers {
 		c.Queue.Unsubscribe(c.ID, w)
+		ch.consumerEvent("consumer.deleted", c)
 	}
+	ch.closedEvent(len(consumers))
 	ch.mu.Lock()
 	held := ch.unacked.takeAll()
 	ch.mu.Unlock()

@@ -50,6 +50,7 @@ type clientInfo struct {
 	authFailureClose bool
 	name             string // connection_name
 	product, version string
+	properties       amqp.Table
 }
 
 // conn is one AMQP connection.
@@ -146,6 +147,7 @@ func (c *conn) cleanup() {
 	c.release()
 	c.wakes.Flush()
 	if c.session != nil {
+		c.closedEvent()
 		c.log.Info().Str("user", c.user.Name).Str("vhost", c.vhost.Name()).Str("reason", c.reason).Msg("connection closed")
 	} else {
 		c.log.Debug().Str("reason", c.reason).Msg("connection closed before it was open")

@@ -60,6 +60,8 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		ch.mu.Unlock()
 		return ch.queueError(err, name)
 	}
+	ch.consumerEvent("consumer.created", c, flag("ack_required", !c.NoAck), flag("exclusive", c.Exclusive),
+		number("prefetch_count", int64(c.Prefetch)), broker.EventTable("arguments", c.Arguments))
 	return nil
 }
 
@@ -125,6 +127,7 @@ func (ch *channel) cancel(m *amqp.BasicCancel) *amqp.Error {
 	ch.mu.Unlock()
 	if c != nil {
 		c.Queue.Unsubscribe(c.ID, &ch.conn.wakes)
+		ch.consumerEvent("consumer.deleted", c)
 	}
 	if !m.NoWait {
 		ch.reply(&amqp.BasicCancelOk{ConsumerTag: m.ConsumerTag})
@@ -198,6 +201,7 @@ func (c *conn) cancelUnreadable() {
 		ch.mu.Unlock()
 		for _, k := range lost {
 			k.Queue.Unsubscribe(k.ID, &c.wakes)
+			ch.consumerEvent("consumer.deleted", k)
 			if c.client.cancelNotify {
 				ch.reply(&amqp.BasicCancel{ConsumerTag: k.Tag, NoWait: true})
 			}

@@ -149,6 +149,7 @@ func (c *conn) unopenedFrame(f amqp.Frame) {
 	}
 	ch := newChannel(c, f.Channel)
 	c.channels[f.Channel] = ch
+	ch.openedEvent()
 	ch.reply(&amqp.ChannelOpenOk{})
 }
 

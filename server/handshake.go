@@ -114,16 +114,17 @@ func (c *conn) startOk(m *amqp.ConnectionStartOk) {
 		c.drop("mechanism " + m.Mechanism + " is not offered")
 		return
 	}
-	user, malformed, err := c.authenticate(m)
+	name, user, malformed, err := c.authenticate(m)
 	switch {
 	case malformed:
 		c.drop("malformed response for " + m.Mechanism)
 		return
 	case err != nil:
-		c.loginRefused(err)
+		c.loginRefused(name, err)
 		return
 	}
 	c.user = user
+	c.loginEvent("user.authentication.success", user.Name)
 	c.log.Debug().Str("user", user.Name).Str("mechanism", m.Mechanism).Msg("authenticated")
 	c.state = wantTuneOk
 	c.out.method(0, &amqp.ConnectionTune{
@@ -132,9 +133,9 @@ func (c *conn) startOk(m *amqp.ConnectionStartOk) {
 }
 
 // authenticate checks the SASL response.
-func (c *conn) authenticate(m *amqp.ConnectionStartOk) (user *auth.User, malformed bool, err error) {
+func (c *conn) authenticate(m *amqp.ConnectionStartOk) (name string, user *auth.User, malformed bool, err error) {
 	users := c.srv.o.Broker.Users()
-	var name, password string
+	var password string
 	ok := false
 	switch m.Mechanism {
 	case "PLAIN":
@@ -144,16 +145,16 @@ func (c *conn) authenticate(m *amqp.ConnectionStartOk) (user *auth.User, malform
 	case "EXTERNAL":
 		state := c.nc.(*tls.Conn).ConnectionState()
 		if name, err = c.srv.o.CertificateUser(&state); err != nil {
-			return nil, false, err
+			return "", nil, false, err
 		}
 		user, err = users.AuthenticateName(name, c.nc.RemoteAddr())
-		return user, false, err
+		return name, user, false, err
 	}
 	if !ok {
-		return nil, true, nil
+		return "", nil, true, nil
 	}
 	user, err = users.Authenticate(name, password, c.nc.RemoteAddr())
-	return user, false, err
+	return name, user, false, err
 }
 
 // parseAMQPlain reads the response of AMQPLAIN: the fields of a table without its length.
@@ -170,8 +171,9 @@ func parseAMQPlain(response []byte) (user, password string, ok bool) {
 }
 
 // loginRefused tells clients that can take it; others find their socket closed.
-func (c *conn) loginRefused(err error) {
+func (c *conn) loginRefused(name string, err error) {
 	c.log.Warn().Str("mechanism", c.mechanism).Err(err).Msg("login refused")
+	c.loginEvent("user.authentication.failure", name, text("error", err.Error()))
 	c.reason = "login refused"
 	if !c.client.authFailureClose {
 		c.drain()
@@ -188,7 +190,7 @@ func describeClient(t amqp.Table) clientInfo {
 		v, _ := t.Get(name)
 		return v.Text()
 	}
-	info := clientInfo{name: text("connection_name"), product: text("product"), version: text("version")}
+	info := clientInfo{name: text("connection_name"), product: text("product"), version: text("version"), properties: t}
 	caps, _ := t.Get("capabilities")
 	has := func(name string) bool {
 		v, _ := caps.Table().Get(name)
@@ -255,5 +257,6 @@ func (c *conn) openVHost(m *amqp.ConnectionOpen) {
 	c.setReadDeadline(time.Time{})
 	c.log.Info().Str("user", c.user.Name).Str("vhost", v.Name()).Str("client", c.client.product).Str("version", c.client.version).
 		Str("name", c.client.name).Msg("connection opened")
+	c.openedEvent()
 	c.out.method(0, &amqp.ConnectionOpenOk{}, &c.wakes)
 }

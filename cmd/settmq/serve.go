@@ -219,6 +219,7 @@ func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (
 	return broker.Open(broker.Options{
 		Storage: so, Log: log.With().Str("component", "broker").Logger(),
 		Node:          cfg.Node(),
+		EventVHost:    cfg.EventExchange.VHost,
 		LoopbackUsers: cfg.Auth.LoopbackUsers,
 		First: broker.FirstRun{
 			VHost: cfg.Auth.DefaultVHost, User: cfg.Auth.DefaultUser, Password: string(password), Tags: cfg.Auth.DefaultUserTags,
