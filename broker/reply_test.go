@@ -67,7 +67,9 @@ func TestForgedReplyAddress(t *testing.T) {
 	}
 	flip := func(i int) string {
 		k := []byte(a.Address())
-		if k[i]++; k[i] == 'z'+1 {
+		if k[i] == 'A' {
+			k[i] = 'B'
+		} else {
 			k[i] = 'A'
 		}
 		return string(k)
