@@ -25,6 +25,11 @@ type Config struct {
 	TLSHandshakeTimeout Duration `yaml:"tls_handshake_timeout"`
 	MaxMessageSize      Size     `yaml:"max_message_size"` // body bytes, at most 512 MiB
 
+	// DefaultQueueType is that of queues that name none: classic, quorum, stream.
+	DefaultQueueType string `yaml:"default_queue_type"`
+	// ConsumerTimeout bounds how long consumers of quorum queues may hold a message; 0 is no limit.
+	ConsumerTimeout Duration `yaml:"consumer_timeout"`
+
 	ServerProperties ServerProperties `yaml:"server_properties"`
 	Auth             Auth             `yaml:"auth"`
 	LoadDefinitions  string           `yaml:"load_definitions"` // path of a definitions file, "" for none
@@ -155,6 +160,8 @@ func Default() *Config {
 		HandshakeTimeout:    Duration(10 * time.Second),
 		TLSHandshakeTimeout: Duration(5 * time.Second),
 		MaxMessageSize:      16 * MiB,
+		DefaultQueueType:    "classic",
+		ConsumerTimeout:     Duration(30 * time.Minute),
 		ServerProperties:    ServerProperties{Product: "RabbitMQ", Version: "3.13.7", Extra: map[string]string{}},
 		Auth: Auth{
 			Mechanisms:          []string{"PLAIN", "AMQPLAIN", "EXTERNAL"},

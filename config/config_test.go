@@ -168,6 +168,8 @@ limits: {max_connections: 500}
 vm_memory_high_watermark: 512MiB
 disk_free_limit: 0
 storage: {message_memory: 256MB}
+default_queue_type: quorum
+consumer_timeout: 1h
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +187,8 @@ storage: {message_memory: 256MB}
 	want.VMMemoryHighWatermark = Watermark{Size: 512 * MiB}
 	want.DiskFreeLimit = 0
 	want.Storage.MessageMemory = 256_000_000
+	want.DefaultQueueType = "quorum"
+	want.ConsumerTimeout = Duration(time.Hour)
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -268,6 +272,8 @@ func TestValidateNamesEveryProblemByPath(t *testing.T) {
 		{func(c *Config) { c.Listeners[0].TLS = &TLS{Cert: empty, Key: empty, MinVersion: "1.1"} }, `listeners[0].tls.min_version: "1.1" is not one of`},
 		{func(c *Config) { c.ShutdownTimeout = 0 }, "shutdown_timeout: 0s is not within"},
 		{func(c *Config) { c.Log.Level = "loud" }, `log.level: "loud" is not one of debug, info, warn, error`},
+		{func(c *Config) { c.DefaultQueueType = "fast" }, `default_queue_type: "fast" is not one of classic, quorum, stream`},
+		{func(c *Config) { c.ConsumerTimeout = -1 }, `consumer_timeout: -1ns, it is 0s to`},
 		{func(c *Config) { c.Log.Format = "xml" }, `log.format: "xml" is not one of`},
 		{func(c *Config) { c.Heartbeat = Duration(1500 * time.Millisecond) }, "heartbeat: 1.5s is not a whole number"},
 		{func(c *Config) { c.Heartbeat = Duration(65536 * time.Second) }, "heartbeat: 18h12m16s is not"},

@@ -19,6 +19,7 @@ const (
 	maxFrameMax        = 16 * MiB
 	maxInitialFrameMax = MiB
 	maxMessageSize     = 512 * MiB
+	maxConsumerTimeout = Duration(10 * 365 * 24 * time.Hour)
 	maxName            = 255     // a short string on the wire
 	maxExtra           = 2 << 10 // connection.start has to fit into a frame of minFrameMax
 	maxTimeout         = Duration(10 * time.Minute)
@@ -42,6 +43,11 @@ func (c *Config) Validate() error {
 	v.timeout("handshake_timeout", c.HandshakeTimeout)
 	v.timeout("tls_handshake_timeout", c.TLSHandshakeTimeout)
 	v.size("max_message_size", c.MaxMessageSize, 1, maxMessageSize)
+
+	v.oneOf("default_queue_type", c.DefaultQueueType, "classic", "quorum", "stream")
+	if d := c.ConsumerTimeout; d < 0 || d > maxConsumerTimeout {
+		v.add("consumer_timeout", "%s, it is 0s to %s", d, maxConsumerTimeout)
+	}
 
 	v.serverProperties(&c.ServerProperties)
 	v.auth(&c.Auth)
