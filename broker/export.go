@@ -42,10 +42,8 @@ func (v *VHost) export(d *definitions.Definitions) {
 		Name: v.name, Description: v.metadata.Description, Tags: v.metadata.Tags,
 		DefaultQueueType: v.metadata.DefaultQueueType, Tracing: v.metadata.Tracing, Limits: v.limits.list(),
 	})
-	for _, p := range parameters {
-		if p.Component != vhostLimitsComponent { // they are with the vhost
-			d.Parameters = append(d.Parameters, definitions.Parameter(p))
-		}
+	for _, p := range parameters { // the limits once more: RabbitMQ reads them here
+		d.Parameters = append(d.Parameters, definitions.Parameter(p))
 	}
 	policies := slices.Clone(v.policies.kinds[UserPolicy])
 	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.Name, b.Name) })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -437,6 +438,13 @@ func (v *VHost) applyPolicy(q Queue, set *policySet) {
 func (v *VHost) configure(q Queue, e *EffectivePolicy) {
 	d := q.About()
 	q.Configure(mergeSettings(typeOf(d.Arguments), d.Arguments, e.values(), v.broker.defaults))
+}
+
+// settings are what a queue that is to be made starts with. The vhost is locked, so that no
+// change of the policies comes in between.
+func (v *VHost) settings(d QueueDeclare) queue.Settings {
+	t := typeOf(d.Arguments)
+	return mergeSettings(t, d.Arguments, v.policies.forQueue(d.Name, t).values(), v.broker.defaults)
 }
 
 func (v *VHost) rememberPolicyLocked(q Queue, e *EffectivePolicy) {

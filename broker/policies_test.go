@@ -10,6 +10,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/queue"
+	"github.com/settmq/settmq/storage"
 )
 
 func policy(t testing.TB, kind PolicyKind, name, object string) *Policy {
@@ -291,4 +292,34 @@ func TestQueuesAreConfiguredWhenTheirPolicyChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(4, queue.Settings{})
+}
+
+func TestPolicyReachesAQueueInUse(t *testing.T) {
+	v := newBroker(t).VHost("/")
+	q := declareQueue(t, v, "q", true)
+	r := v.NewRouter()
+	publish := func() {
+		rt, err := r.Route(nil, []byte("q"), &amqp.Properties{})
+		must(t, err)
+		rt.Publish(&storage.Message{RoutingKey: "q"}, &queue.Wakes{})
+	}
+	for range 5 {
+		publish()
+	}
+	setPolicy(t, v, UserPolicy, "p", `{"pattern":"","definition":{"max-length":2}}`)
+	ready := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); q.Info().Ready != want; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d messages are ready, want %d", q.Info().Ready, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	ready(2)
+	publish()
+	ready(2)
+	ok(t, v.ClearPolicy(UserPolicy, "p"))
+	publish()
+	ready(3)
 }

@@ -118,7 +118,7 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 		Declaration: queue.Declaration{ID: id, Name: d.Name, Durable: d.Durable, AutoDelete: d.AutoDelete, Arguments: d.Arguments},
 		Pager:       v.broker.pager, OnFault: v.queueFault,
 		Timers: v.broker.timers, OnExpired: v.queueExpired, OnDeadLetter: v.deadLetter,
-		Settings: mergeSettings(typeOf(d.Arguments), d.Arguments, nil, v.broker.defaults),
+		Settings: v.settings(d),
 	}
 	if n, ok := d.Arguments.Get("x-max-priority"); ok {
 		highest, _ := n.Int()

@@ -29,7 +29,7 @@ func (v *VHost) openStream(id uint64, d QueueDeclare, created func() error) (Que
 	return v.broker.streams.Open(streams.Options{
 		Declaration: queue.Declaration{ID: id, Name: d.Name, Durable: true, Arguments: d.Arguments},
 		Label:       v.resource(QueueResource, d.Name),
-		Settings:    mergeSettings(StreamQueue, d.Arguments, nil, settingsDefaults{}),
+		Settings:    v.settings(d),
 		Created:     created,
 		OnFault: func(s *streams.Stream, err error) {
 			v.broker.log.Error().Err(err).Str("vhost", v.name).Str("queue", s.Name).

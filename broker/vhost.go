@@ -164,7 +164,6 @@ func (v *VHost) addQueueLocked(q Queue) {
 	}
 	if e := v.policies.forQueue(d.Name, typeOf(d.Arguments)); e != nil {
 		v.policyOf[q] = e
-		v.configure(q, e)
 	}
 	v.changedLocked()
 }

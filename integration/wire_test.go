@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // A client that hides nothing: the test writes every frame and reads every frame in the order of
@@ -147,6 +149,7 @@ type wireConn struct {
 	nc       net.Conn
 	r        *bufio.Reader
 	frameMax uint32
+	uri      amqp.URI // of the broker, the user and the vhost
 }
 
 // wireOptions changes the handshake.
@@ -162,13 +165,19 @@ var allCapabilities = []string{"consumer_cancel_notify", "basic.nack", "publishe
 // wireTCP opens a connection without saying a word.
 func wireTCP(t testing.TB) *wireConn {
 	t.Helper()
+	return wireURI(t, sut.uri)
+}
+
+// wireURI is wireTCP to a broker of the test's own.
+func wireURI(t testing.TB, uri amqp.URI) *wireConn {
+	t.Helper()
 	d := net.Dialer{Timeout: patience}
-	nc, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(sut.uri.Host, strconv.Itoa(sut.uri.Port)))
+	nc, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	return &wireConn{t: t, nc: nc, r: bufio.NewReader(nc), frameMax: 4096}
+	return &wireConn{t: t, nc: nc, r: bufio.NewReader(nc), frameMax: 4096, uri: uri}
 }
 
 // wireDial opens a connection and channel 1.
@@ -194,7 +203,7 @@ func (c *wireConn) handshake(o wireOptions) {
 	}
 	c.frameMax = frameMax
 	c.send(0, connectionTuneOk, args{}.short(channelMax).long(frameMax).short(0))
-	c.send(0, connectionOpen, args{}.shortstr(sut.uri.Vhost).shortstr("").octet(0))
+	c.send(0, connectionOpen, args{}.shortstr(c.uri.Vhost).shortstr("").octet(0))
 	c.expect(0, connectionOpenOk)
 }
 
@@ -209,7 +218,7 @@ func (c *wireConn) login(capabilities []string) {
 	}
 	properties := args{}.str("product", "integration suite").name("capabilities").octet('F').table(caps)
 	c.send(0, connectionStartOk, args{}.table(properties).shortstr("PLAIN").
-		longstr("\x00"+sut.uri.Username+"\x00"+sut.uri.Password).shortstr("en_US"))
+		longstr("\x00"+c.uri.Username+"\x00"+c.uri.Password).shortstr("en_US"))
 }
 
 func (c *wireConn) openChannel(n uint16) {
