@@ -59,6 +59,27 @@ func WithoutHeader(props []byte, name string) []byte {
 	return append(out, props[start+length:]...)
 }
 
+// SetField returns a copy of an encoded table in which the field of that name, all of them if there are several,
+// is replaced by one with the value v, at the end. Of a table that is not well-formed it returns one with the new
+// field alone. It panics when the name is longer than 255 bytes.
+func SetField(table []byte, name string, v Value) []byte {
+	out := make([]byte, 4, len(table)+len(name)+32)
+	if len(table) >= 4 {
+		kept := 4
+		for {
+			i, n, ok := findField(table, kept, name)
+			if !ok {
+				break
+			}
+			out = append(out, table[kept:i]...)
+			kept = i + n
+		}
+		out = append(out, table[kept:]...)
+	}
+	out = appendShortString(out, name)
+	return closeLength(v.Append(out), 0)
+}
+
 // WithReplyTo returns a copy of encoded properties whose reply-to is another. It expects what ParseProperties
 // has accepted with a reply-to, and returns anything else unchanged. The new one is at most 255 bytes long.
 func WithReplyTo(props []byte, replyTo string) []byte {

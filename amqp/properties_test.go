@@ -207,3 +207,22 @@ func TestWithReplyTo(t *testing.T) {
 		}
 	}
 }
+
+func TestSetField(t *testing.T) {
+	f := func(name string, v Value) Field { return Field{Name: name, Value: v} }
+	for _, tt := range []struct{ before, want Table }{
+		{nil, Table{f("k", Int32(9))}},
+		{Table{f("a", Void())}, Table{f("a", Void()), f("k", Int32(9))}},
+		{Table{f("k", String("old")), f("a", Void()), f("k", Bool(true)), f("b", Int8(1))}, Table{f("a", Void()), f("b", Int8(1)), f("k", Int32(9))}},
+		{Table{f("K", TableValue(Table{f("k", Void())}))}, Table{f("K", TableValue(Table{f("k", Void())})), f("k", Int32(9))}},
+	} {
+		if got := SetField(tt.before.Append(nil), "k", Int32(9)); !bytes.Equal(got, tt.want.Append(nil)) {
+			t.Errorf("%v: %x, want %x", tt.before, got, tt.want.Append(nil))
+		}
+	}
+	for _, bad := range [][]byte{nil, {1}, {0, 0, 0}} {
+		if got := SetField(bad, "k", Void()); !bytes.Equal(got, (Table{f("k", Void())}).Append(nil)) {
+			t.Errorf("%x became %x", bad, got)
+		}
+	}
+}

@@ -34,8 +34,10 @@ type Config struct {
 	Auth             Auth             `yaml:"auth"`
 	LoadDefinitions  string           `yaml:"load_definitions"` // path of a definitions file, "" for none
 	EventExchange    EventExchange    `yaml:"event_exchange"`
-	TraceVHosts      []string         `yaml:"trace_vhosts"` // where the firehose is on from the start
-	Limits           Limits           `yaml:"limits"`
+	// MessageInterceptors add to every message that is published.
+	MessageInterceptors MessageInterceptors `yaml:"message_interceptors"`
+	TraceVHosts         []string            `yaml:"trace_vhosts"` // where the firehose is on from the start
+	Limits              Limits              `yaml:"limits"`
 
 	// Alarms: publishers are blocked while one is on.
 	VMMemoryHighWatermark Watermark `yaml:"vm_memory_high_watermark"`
@@ -67,6 +69,20 @@ type TLS struct {
 // EventExchange is amq.rabbitmq.event, which tells what happens in the broker.
 type EventExchange struct {
 	VHost string `yaml:"vhost"` // "": there is none
+}
+
+// MessageInterceptors are RabbitMQ's, by its names.
+type MessageInterceptors struct {
+	Incoming struct {
+		SetHeaderTimestamp   Interceptor `yaml:"set_header_timestamp"`
+		SetHeaderRoutingNode Interceptor `yaml:"set_header_routing_node"`
+	} `yaml:"incoming"`
+}
+
+// Interceptor says whether a header is set, and whether it replaces the publisher's.
+type Interceptor struct {
+	Enabled   bool `yaml:"enabled"`
+	Overwrite bool `yaml:"overwrite"`
 }
 
 // Log says what is logged and how it looks.

@@ -46,6 +46,7 @@ func (d *disk) Free(dir string) (uint64, error) {
 
 func brokerOptions(t testing.TB, dir string, fs journal.FS) broker.Options {
 	return broker.Options{
+		Node: "node",
 		Storage: storage.Options{
 			Dir: dir, FS: fs, JournalSegment: 256 << 10, JournalMax: 1 << 20, Small: true, MinFree: 1, Log: zerolog.Nop(),
 			OnFailure: func(err error) { t.Errorf("the store failed: %v", err) },

@@ -31,6 +31,7 @@ type content struct {
 	bodySize       uint64
 	received       uint64
 	properties     amqp.Properties // aliases data
+	encoded        []byte          // the properties if they were changed; else nil
 }
 
 type contentState uint8
@@ -43,7 +44,7 @@ const (
 
 // drop forgets what was assembled.
 func (c *content) drop() {
-	c.state, c.data, c.properties = noContent, nil, amqp.Properties{}
+	c.state, c.data, c.encoded, c.properties = noContent, nil, nil, amqp.Properties{}
 }
 
 // publish takes the basic.publish method.
@@ -168,6 +169,9 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 			return err
 		}
 	}
+	if conn.srv.o.Interceptors.any() {
+		ch.intercept(c)
+	}
 	rt, err := ch.router.Route(c.exchange, c.routingKey, &c.properties)
 	if err == nil || err.Code == amqp.ReplyPreconditionFailed { // of several faults CC is named last
 		if err := ch.checkReplyTo(c); err != nil {
@@ -282,7 +286,10 @@ func (ch *channel) mayPublish(c *content) *amqp.Error {
 // outgoingProperties are the encoded properties that consumers get: BCC is kept from them, and
 // the requester's real address given to them.
 func (ch *channel) outgoingProperties(c *content) []byte {
-	properties := c.data[:c.propertiesSize:c.propertiesSize]
+	properties := c.encoded
+	if properties == nil {
+		properties = c.data[:c.propertiesSize:c.propertiesSize]
+	}
 	if c.properties.Has(amqp.PropHeaders) {
 		properties = amqp.WithoutHeader(properties, "BCC")
 	}

@@ -252,6 +252,10 @@ func serverOptions(cfg *config.Config, b *broker.Broker, log zerolog.Logger) ser
 		Product: cfg.ServerProperties.Product, Version: cfg.ServerProperties.Version, Properties: cfg.ServerProperties.Extra,
 		Heartbeat: cfg.Heartbeat.Std(), FrameMax: uint32(cfg.FrameMax), InitialFrameMax: uint32(cfg.InitialFrameMax),
 		ChannelMax: uint16(cfg.ChannelMax), HandshakeTimeout: cfg.HandshakeTimeout.Std(), TLSTimeout: cfg.TLSHandshakeTimeout.Std(),
+		Interceptors: server.Interceptors{
+			Timestamp:   server.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderTimestamp),
+			RoutingNode: server.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderRoutingNode),
+		},
 		MaxMessageSize: int(cfg.MaxMessageSize), Mechanisms: cfg.Auth.Mechanisms,
 		CertificateUser: func(s *tls.ConnectionState) (string, error) {
 			return auth.CertificateName(s, auth.CertificateField(cfg.Auth.SSLCertLoginFrom),
