@@ -86,7 +86,12 @@ var columns = []column{
 	{"seconds", func(p *Phase) (float64, bool) { return p.Seconds, p.Operations > 0 || p.First > 0 }, decimal, less},
 	{"first delivery s", rate(func(p *Phase) float64 { return p.First }), decimal, less},
 	{"start s", rate(func(p *Phase) float64 { return p.Start }), decimal, less},
-	{"CPU µs/unit", cost(func(c *Cost) float64 { return c.CPU }), decimal, less},
+	{"CPU µs/unit", func(p *Phase) (float64, bool) {
+		if p.Cost == nil || p.units() == 0 {
+			return 0, false
+		}
+		return p.Cost.CPU, true
+	}, decimal, less},
 	{"kernel share", cost(func(c *Cost) float64 { return c.KernelShare }), decimal, neither},
 	{"cores", cost(func(c *Cost) float64 { return c.Cores }), decimal, neither},
 	{"RSS MiB", cost(func(c *Cost) float64 { return float64(c.RSSMax) / (1 << 20) }), decimal, less},

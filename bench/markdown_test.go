@@ -42,7 +42,7 @@ func TestMarkdownComparesMedians(t *testing.T) {
 	result := func(label string, rate, cpu float64) Result {
 		return Result{
 			Scenario: Scenario{Name: "s"}, Broker: Broker{Label: label},
-			Phases: []Phase{{Name: "steady", DeliverRate: rate, Cost: &Cost{CPU: cpu}}},
+			Phases: []Phase{{Name: "steady", Delivered: 1, DeliverRate: rate, Cost: &Cost{CPU: cpu}}},
 		}
 	}
 	failed := Result{Scenario: Scenario{Name: "t"}, Broker: Broker{Label: "second"}, Error: "no | luck", Undelivered: 3}
