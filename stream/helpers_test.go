@@ -53,6 +53,9 @@ type rig struct {
 
 	mu    sync.Mutex
 	clock time.Time
+
+	damaged bool // faults are expected
+	faults  int
 }
 
 func newRig(t testing.TB, fs journal.FS, dir string) *rig {
@@ -71,6 +74,16 @@ func (r *rig) advance(d time.Duration) {
 	r.clock = r.clock.Add(d)
 }
 
+// fault is told what cannot be read.
+func (r *rig) fault(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.damaged {
+		r.t.Errorf("fault: %v", err)
+	}
+	r.faults++
+}
+
 // tryOpen opens the engine and one stream.
 func (r *rig) tryOpen(settings queue.Settings) (*Stream, error) {
 	e, err := OpenEngine(EngineOptions{
@@ -81,6 +94,7 @@ func (r *rig) tryOpen(settings queue.Settings) (*Stream, error) {
 	}
 	s, err := e.Open(Options{
 		Declaration: queue.Declaration{ID: 7, Name: "s", Durable: true}, Label: "queue 's' in vhost '/'", Settings: settings,
+		OnFault: func(_ *Stream, err error) { r.fault(err) },
 	})
 	if err != nil {
 		return nil, err
