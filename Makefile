@@ -11,7 +11,7 @@ FUZZTIME ?= 60s
 
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint fmt generate fuzz faults integration clients torture bench nightly ci clean
+.PHONY: help build run test race lint fmt generate fuzz faults integration clients delays torture bench nightly ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ integration: ## the black-box suites; AMQP_URL=... runs them on any broker
 
 clients: build ## the tutorial patterns in Python and Node
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker integration/clients/run
+
+delays: ## a million delayed messages, due at 20 000 a second after a kill -9
+	go test -count=1 -v -timeout 15m ./integration -run TestManyDelaysSurviveAKill -delays 1000000
 
 torture: ## kill -9 under load and account for every message
 	go run ./integration/torture -kills 100 -messages 1000000
