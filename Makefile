@@ -11,7 +11,7 @@ FUZZTIME ?= 60s
 
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint fmt generate fuzz faults integration clients delays torture bench nightly ci clean
+.PHONY: help build run test race lint fmt generate fuzz faults integration clients delays streams torture bench nightly ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ clients: build ## the tutorial patterns in Python and Node
 
 delays: ## a million delayed messages, due at 20 000 a second after a kill -9
 	go test -count=1 -v -timeout 15m ./integration -run TestManyDelaysSurviveAKill -delays 1000000
+
+streams: ## five million messages through a stream, with a restart and retention
+	go test ./integration/ -count=1 -timeout 2h -v -run TestStreamOfAnySize -stream-messages 5000000
 
 torture: ## kill -9 under load and account for every message
 	go run ./integration/torture -kills 100 -messages 1000000
