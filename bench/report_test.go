@@ -14,7 +14,9 @@ func twoFiles(t *testing.T) []saved {
 		p.Name = steady
 		return Result{Scenario: Scenario{Name: scenario}, Broker: Broker{Label: label, Version: "4.3.6"}, Phases: []Phase{p}}
 	}
-	rate := func(v float64) Phase { return Phase{Delivered: 1, DeliverRate: v, Cost: &Cost{CPU: 1.5, KernelShare: 0.25}} }
+	rate := func(v float64) Phase {
+		return Phase{Delivered: 1, DeliverRate: v, Cost: &Cost{CPU: 1.5, KernelShare: 0.25}}
+	}
 	var first, second saved
 	first.add([]Result{
 		result("SettMQ", "large/transient", rate(1200)), result("Lavin", "large/transient", rate(300)),

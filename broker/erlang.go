@@ -2,12 +2,11 @@ package broker
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
-
-	"maps"
 )
 
 // erlang writes a JSON value as RabbitMQ's error texts show it, which operators search for:

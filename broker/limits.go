@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 
@@ -282,13 +281,4 @@ func decodeLimits(key, value []byte) (limits, error) {
 	var l limits
 	err := decodeRecord(key, value, &l)
 	return l, err
-}
-
-// encode writes limits as JSON; an empty object for none.
-func (l limits) encode() json.RawMessage {
-	if l == nil {
-		l = limits{}
-	}
-	b, _ := json.Marshal(l)
-	return b
 }

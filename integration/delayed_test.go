@@ -32,7 +32,8 @@ func TestDelayedMessages(t *testing.T) {
 	start := time.Now()
 	for _, m := range []amqp.Publishing{
 		delayed("third", int64(600)), delayed("second", "300"), delayed("first", int16(100)),
-		delayed("at once", int32(0)), delayed("at once too", int32(-5)), {Body: []byte("no header")},
+		delayed("at once", int32(0)), delayed("at once too", int32(-5)),
+		{Body: []byte("no header")},
 	} {
 		publishMessage(t, ch, x, "a.b", m)
 	}

@@ -14,6 +14,7 @@ func TestExampleTTL(t *testing.T) {
 	body := []byte("m")
 	removeQueue(t, "orders")
 	q, err := ch.QueueDeclare("orders", true, false, false, false, amqp.Table{"x-message-ttl": int32(60000)})
+	must(t, err)
 	err = ch.Publish("", "orders", false, false, amqp.Publishing{Expiration: "5000", Body: body})
 	must(t, err)
 	if d := get(t, ch, q.Name, true); d.Expiration != "5000" {
@@ -58,6 +59,7 @@ func TestExamplePriorities(t *testing.T) {
 	removeQueue(t, "jobs")
 	var err error
 	_, err = ch.QueueDeclare("jobs", true, false, false, false, amqp.Table{"x-max-priority": int32(10)})
+	must(t, err)
 	err = ch.Publish("", "jobs", false, false, amqp.Publishing{Priority: 7, Body: body})
 	must(t, err)
 	publish(t, ch, "", "jobs", "not urgent")

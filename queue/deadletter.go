@@ -80,15 +80,6 @@ func (d *deaths) take(to []death) int {
 	return n
 }
 
-// len returns how many messages are not sent yet.
-func (d *deaths) len() int { return len(d.list) - d.head + len(d.refused) }
-
-// keepsDead reports whether a message that dies must stay until it was sent: it is in the store and
-// there is somewhere to send it.
-func (q *Queue) keepsDead(m *storage.Message) bool {
-	return q.set.DeadLetterExchange.Set && q.keeps(m)
-}
-
 // dieLocked takes care of a message that has left the machine, or is leaving it if kept.
 func (q *Queue) dieLocked(seq uint64, m *storage.Message, reason Reason, kept bool, w *Wakes) {
 	if !q.set.DeadLetterExchange.Set {

@@ -141,12 +141,6 @@ func (c *confirmer) Confirm(seqs []uint64, _ bool) {
 	c.changed.Broadcast()
 }
 
-func (c *confirmer) has(seq uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.seqs[seq]
-}
-
 // wait returns once n are confirmed, or stop says that there is no point.
 func (c *confirmer) wait(t testing.TB, n int) {
 	t.Helper()

@@ -427,7 +427,7 @@ func (w *walker) gap(nextBase uint64) (h chunkHeader, found bool, err error) {
 	g := w.g
 	h = chunkHeader{base: g.next, time: g.lastTime, link: w.link, synced: uint64(g.end), kind: kindGap}
 	next, at, err := w.search(g.end+1, func(c *chunkHeader) bool {
-		return c.base > g.next && !(c.kind == kindGap && c.count == 0) && (nextBase != 0 || int64(c.synced) > g.end)
+		return c.base > g.next && (c.kind != kindGap || c.count != 0) && (nextBase != 0 || int64(c.synced) > g.end)
 	})
 	switch {
 	case err != nil:
