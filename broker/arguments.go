@@ -56,6 +56,8 @@ var queueArguments = []queueArgument{
 	{"x-delayed-retry-type", classic | quorum, oneOf("invalid_delayed_retry_type", "disabled", "all", "failed", "returned")},
 	{"x-delayed-retry-min", classic | quorum, checkPositive},
 	{"x-delayed-retry-max", classic | quorum, checkPositive},
+	{"x-message-groups", classic, checkMessageGroups}, // ours
+	{"x-group-header", classic, checkGroupHeader},
 	{argQueueType, classic | quorum | stream, accept}, // checked before
 	{"x-quorum-initial-group-size", quorum, checkPositive},
 	{"x-max-age", stream, checkMaxAge},
@@ -262,6 +264,42 @@ func checkBool(v amqp.Value, _ amqp.Table) string {
 		return unacceptable(v)
 	}
 	return ""
+}
+
+// checkMessageGroups: priorities would take messages of a group past each other.
+func checkMessageGroups(v amqp.Value, args amqp.Table) string {
+	if why := checkBool(v, args); why != "" {
+		return why
+	}
+	p, _ := args.Get("x-max-priority")
+	if n, _ := p.Int(); n > 0 && groupHeader(args) != "" {
+		return "message_groups_and_priorities"
+	}
+	return ""
+}
+
+func checkGroupHeader(v amqp.Value, args amqp.Table) string {
+	switch {
+	case v.Kind() != amqp.KindString:
+		return unacceptable(v)
+	case v.Text() == "":
+		return "empty_group_header"
+	case groupHeader(args) == "":
+		return "group_header_but_no_message_groups"
+	}
+	return ""
+}
+
+// groupHeader returns the header by which a queue with these arguments groups its messages, "" if it does not.
+func groupHeader(args amqp.Table) string {
+	v, _ := args.Get("x-message-groups")
+	if on, _ := v.Bool(); !on {
+		return ""
+	}
+	if v, ok := args.Get("x-group-header"); ok {
+		return v.Text()
+	}
+	return "x-group-id"
 }
 
 func checkMaxAge(v amqp.Value, _ amqp.Table) string {

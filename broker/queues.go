@@ -127,6 +127,7 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 	if single, ok := d.Arguments.Get("x-single-active-consumer"); ok {
 		o.SingleActive, _ = single.Bool()
 	}
+	o.GroupHeader = groupHeader(d.Arguments)
 	if d.AutoDelete {
 		o.OnUnused = v.queueUnused
 	}

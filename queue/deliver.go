@@ -77,6 +77,9 @@ func (q *Queue) extendLocked() {
 	if head, _, ok := q.m.Head(); ok {
 		at = max(at, head)
 	}
+	if q.GroupHeader != "" {
+		at = max(at, q.m.Unseen())
+	}
 	if q.Store.DeliverLimit() >= at+deliveryAhead/2 {
 		return
 	}
@@ -152,6 +155,10 @@ func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error,
 	ch := make(chan struct{})
 	q.waiters = append(q.waiters, ch)
 	q.refillLocked()
+	if settled && q.GroupHeader != "" && !q.extending && !q.m.Loading() {
+		q.releaseWaitersLocked()
+		return nil, true // what is ready belongs to groups that consumers have
+	}
 	return ch, false
 }
 
@@ -207,7 +214,7 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	for i, it := range items {
 		page[i] = fifo.LoadedItem[*storage.Message]{
 			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
-			Deliveries: it.Note.Deliveries, Acquired: it.Note.Acquired,
+			Deliveries: it.Note.Deliveries, Acquired: it.Note.Acquired, Group: q.group(it.Message),
 		}
 	}
 	missing := q.m.Loaded(page, next)
@@ -264,7 +271,7 @@ func (q *Queue) restore() {
 func (q *Queue) restoreItem(n *storage.NotedMessage) {
 	q.m.RestoreItem(fifo.RestoredItem{
 		Seq: n.Seq, Size: n.Note.Size, Priority: n.Note.Priority, Redelivered: n.Seq < q.delivered,
-		Deliveries: n.Note.Deliveries, Acquired: n.Note.Acquired,
+		Deliveries: n.Note.Deliveries, Acquired: n.Note.Acquired, Group: n.Note.Group,
 		Deadline: n.Note.Deadline, NotBefore: n.Note.NotBefore,
 	})
 }

@@ -73,6 +73,9 @@ type Options struct {
 	// SingleActive gives messages to one consumer at a time; Preempt lets one of a higher
 	// priority take over from it.
 	SingleActive, Preempt bool
+	// GroupHeader names the header of messages that says which group they belong to: the messages of a
+	// group go to one consumer at a time, in order. Empty: there are no groups. Not with MaxPriority.
+	GroupHeader string
 	// Delay, if not nil, makes the queue a waiting room: a message stays for so many milliseconds
 	// and is a dead letter then. Its own expiration does not count.
 	Delay func(*storage.Message) int64
@@ -119,7 +122,7 @@ func New(o Options) *Queue {
 }
 
 func (q *Queue) machineOptions() fifo.Options {
-	return fifo.Options{MaxPriority: q.MaxPriority, SingleActive: q.SingleActive, Preempt: q.Preempt}
+	return fifo.Options{MaxPriority: q.MaxPriority, SingleActive: q.SingleActive, Preempt: q.Preempt, Groups: q.GroupHeader != ""}
 }
 
 // Lasts reports whether persistent messages put in this queue survive a restart.

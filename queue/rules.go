@@ -21,7 +21,8 @@ func (q *Queue) Configure(s Settings) {
 		return
 	}
 	q.set = s
-	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.MaxPriority > 0 || q.Delay != nil
+	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.MaxPriority > 0 ||
+		q.Delay != nil || q.GroupHeader != ""
 	q.usedLocked()
 	if len(q.dead.refused) > 0 {
 		q.retryAt = 1 // the new settings may be what they waited for
@@ -54,7 +55,7 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 		}
 		return false
 	}
-	it := fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body))}
+	it := fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Group: q.group(m)}
 	it.Deadline = q.deadline(m, now)
 	if q.MaxPriority > 0 {
 		it.Priority = q.priority(m)
@@ -224,7 +225,7 @@ func (q *Queue) returnLocked(seq uint64, failed bool, w *Wakes) {
 	}
 	if q.Store != nil {
 		q.Store.UpdateNote(seq, func(n *storage.Note) {
-			n.Deliveries, n.Acquired, n.NotBefore = c.Deliveries, c.Acquired, until
+			n.Deliveries, n.Acquired, n.NotBefore, n.Group = c.Deliveries, c.Acquired, until, c.Group
 		})
 	}
 }

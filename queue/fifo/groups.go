@@ -234,10 +234,14 @@ func (m *Machine[P]) getGrouped(limit uint64, noAck bool, d *Delivery[P]) bool {
 		if aside != nil && (head == nil || aside.seq < head.seq) {
 			it, fromAside = aside, true
 		}
-		if it == nil || it.seq >= limit || !it.loaded() {
+		if it == nil || it.seq >= limit {
 			return false
 		}
 		if g := gs.byID[it.group()]; g == nil || it.group() == 0 || g.outstanding == 0 && g.held == 0 {
+			if !it.loaded() {
+				gs.stuck = it.seq
+				return false
+			}
 			if fromAside {
 				m.handGrouped(m.takeAside(it.seq), 0, 0, noAck, d)
 				return true

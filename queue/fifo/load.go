@@ -122,6 +122,9 @@ func (b *backlog[P]) wantHead(window int, l *load) {
 	}
 }
 
+// Loading reports whether a load is in flight.
+func (m *Machine[P]) Loading() bool { return m.load.active }
+
 // LoadFailed ends a load without a result: NeedsLoad asks for the same again. When to try is the caller's choice.
 func (m *Machine[P]) LoadFailed() {
 	if m.load.active {

@@ -367,6 +367,16 @@ func (m *Machine[P]) Head() (seq uint64, loaded, ok bool) {
 	return b.cold.from, false, b.cold.open()
 }
 
+// Unseen returns a seq from which on no message was handed out, or passed over because of its group: that of the next
+// one that Next looks at, if there is any. In a queue with groups this may be far beyond Head.
+func (m *Machine[P]) Unseen() uint64 {
+	b := &m.ready
+	if it := b.head.front(); it != nil {
+		return max(b.handedOut, it.seq)
+	}
+	return max(b.handedOut, b.cold.from)
+}
+
 // Ready returns the number of ready messages, in memory or not, those that are due and wait for Expire included.
 func (m *Machine[P]) Ready() int { return m.sum.n }
 

@@ -5,6 +5,7 @@ type Counts struct {
 	Deliveries uint16 // failed deliveries: returns with failed set
 	Acquired   uint16 // times handed out
 	Due        bool   // past its deadline: returned, it expires
+	Group      uint16 // as in Item
 }
 
 // Outstanding returns the counts of an outstanding message, the present delivery among Acquired. A caller with a
@@ -16,7 +17,7 @@ func (m *Machine[P]) Outstanding(seq uint64) (Counts, bool) {
 		return Counts{}, false
 	}
 	it := m.unacked.at(c)
-	return Counts{it.failed(), it.acquired(), it.is(flagDue)}, true
+	return Counts{it.failed(), it.acquired(), it.is(flagDue), it.group()}, true
 }
 
 func (m *Machine[P]) findOutstanding(seq uint64) (cursor, bool) {
