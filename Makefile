@@ -43,7 +43,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 faults: ## power cuts, failing calls, damage: more of them than in test
 	go test ./storage/ -count=1 -rapid.checks=250
-	go test -count=1 ./storage/journal/...
+	go test -count=1 ./storage/journal/... ./stream/
 
 integration: ## the black-box suites; AMQP_URL=... runs them on any broker
 	go test -count=1 ./integration/ ./integration/raw/
