@@ -110,15 +110,21 @@ func WithReplyTo(props []byte, replyTo string) []byte {
 	return append(out, c.b...)
 }
 
-// AppendWithField appends encoded properties with one more encoded field (name, type and value) at the end of their
+// AppendLongField appends an encoded field of a table: a name of at most 255 bytes and a 64-bit integer.
+func AppendLongField(dst []byte, name string, v int64) []byte {
+	dst = append(appendShortString(dst, name), KindLong)
+	return binary.BigEndian.AppendUint64(dst, uint64(v))
+}
+
+// AppendWithFields appends encoded properties with more encoded fields (name, type and value) at the end of their
 // header table, which is made if there is none. It expects what ParseProperties has accepted.
-func AppendWithField(dst, props, field []byte) []byte {
+func AppendWithFields(dst, props, fields []byte) []byte {
 	start, length := headersAt(props)
 	if length > 0 {
 		dst = append(dst, props[:start]...)
-		dst = binary.BigEndian.AppendUint32(dst, uint32(length-4+len(field)))
+		dst = binary.BigEndian.AppendUint32(dst, uint32(length-4+len(fields)))
 		dst = append(dst, props[start+4:start+length]...)
-		dst = append(dst, field...)
+		dst = append(dst, fields...)
 		return append(dst, props[start+length:]...)
 	}
 	var flags uint16
@@ -135,8 +141,8 @@ func AppendWithField(dst, props, field []byte) []byte {
 	}
 	dst = binary.BigEndian.AppendUint16(dst, flags|PropHeaders)
 	dst = append(dst, props[:len(props)-len(c.b)]...)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(field)))
-	dst = append(dst, field...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(fields)))
+	dst = append(dst, fields...)
 	return append(dst, c.b...)
 }
 

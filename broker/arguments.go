@@ -69,12 +69,11 @@ var queueArguments = []queueArgument{
 	{"x-queue-master-locator", classic, accept},
 }
 
-// notBuilt are the types and settings that this version refuses, by the names that
+// notBuilt are the settings that this version refuses, by the names that
 // arguments (with "x-" before them) and policies give them. A line goes with the change that
 // gives the setting its effect.
 var notBuilt = map[string]bool{
-	"queue-type=quorum": true,
-	"consumer-timeout":  true,
+	"consumer-timeout": true,
 }
 
 // checkDeadLettering checks the one argument that asks for rights: a queue's dead letters
@@ -125,9 +124,6 @@ func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 		if err := checkStreamSizes(d.Arguments); err != nil {
 			return err
 		}
-	}
-	if notBuilt["queue-type="+t.String()] {
-		return invalid(argQueueType, "not supported by this broker yet")
 	}
 	for _, f := range d.Arguments {
 		if t != StreamQueue && notBuilt[strings.TrimPrefix(f.Name, "x-")] {

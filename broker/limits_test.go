@@ -175,10 +175,6 @@ func TestParameters(t *testing.T) {
 }
 
 func TestDefaultQueueTypeOfAVHost(t *testing.T) {
-	built := notBuilt["queue-type=quorum"]
-	if built {
-		t.Skip("there is one type only")
-	}
 	o := testOptions(t, t.TempDir(), nil)
 	b := open(t, o)
 	v := b.VHost("/")

@@ -46,7 +46,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
-		q.Touch()
+		touch(q)
 		if err == nil && q.About().Durable {
 			err = wait(ticket) // whoever made it may still be waiting for the disk
 		}
@@ -124,8 +124,9 @@ func (v *VHost) queueOptions(id uint64, d QueueDeclare) queue.Options {
 		highest, _ := n.Int()
 		o.MaxPriority = uint8(highest)
 	}
-	if single, ok := d.Arguments.Get("x-single-active-consumer"); ok {
-		o.SingleActive, _ = single.Bool()
+	o.SingleActive = singleActive(d.Arguments)
+	if typeOf(d.Arguments) == QuorumQueue {
+		quorumOptions(&o)
 	}
 	o.GroupHeader = groupHeader(d.Arguments)
 	if d.AutoDelete {
@@ -182,7 +183,7 @@ func (v *VHost) CheckQueue(a Actor, name string) (Queue, *amqp.Error) {
 	q, err := v.queueLocked(a, name)
 	v.mu.RUnlock()
 	if err == nil {
-		q.Touch()
+		touch(q)
 	}
 	return q, err
 }
@@ -212,6 +213,10 @@ func (v *VHost) DeleteQueue(a Actor, name string, ifUnused, ifEmpty bool) (int, 
 		return 0, wait(ticket)
 	}
 	if err := v.checkOwner(a, q); err != nil {
+		v.mu.Unlock()
+		return 0, err
+	}
+	if err := v.checkDelete(q, ifUnused, ifEmpty); err != nil {
 		v.mu.Unlock()
 		return 0, err
 	}

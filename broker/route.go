@@ -22,7 +22,8 @@ type Route struct {
 	ExtraKeys  []string // from the CC and BCC headers
 	Queues     []Queue
 	lasting    int32 // how many of Queues and histories store what is persistent
-	streams    int32 // and how many store everything
+	keeping    int32 // and how many store everything
+	streams    int32 // of them those that are streams
 	histories  []*history
 	replies    []*ReplyConsumer
 	address    bool // a key is a reply address, whether or not its consumer is still there
@@ -137,11 +138,14 @@ func (r *Router) evaluateLocked(x *Exchange, routingKey string, extraKeys []stri
 
 // countStores fills in what stores the message.
 func (rt *Route) countStores() {
-	rt.streams, rt.lasting = 0, 0
+	rt.streams, rt.keeping, rt.lasting = 0, 0, 0
 	for _, q := range rt.Queues {
 		switch {
 		case isStream(q):
 			rt.streams++
+			rt.keeping++
+		case keepsTransient(q):
+			rt.keeping++
 		case q.Lasts():
 			rt.lasting++
 		}
@@ -162,9 +166,9 @@ func (rt *Route) Streams() bool { return rt.streams > 0 }
 // targets is how many queues write the message to disk.
 func (rt *Route) targets(m *storage.Message) int32 {
 	if m.Transient {
-		return rt.streams
+		return rt.keeping
 	}
-	return rt.streams + rt.lasting
+	return rt.keeping + rt.lasting
 }
 
 // Publish puts m in every queue of the route. It returns false if one of them refused it: then
@@ -172,17 +176,25 @@ func (rt *Route) targets(m *storage.Message) int32 {
 // comes from the store; else the caller may confirm it when Publish returns.
 func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) (accepted bool) {
 	targets := rt.targets(m)
+	stored := m
+	if m.Transient && rt.keeping > rt.streams {
+		stored = lasting(m)
+	}
 	if targets > 0 {
 		// One more than the queues, dropped below: the confirm must not go out, nor the
 		// count reach zero, before the last queue has the message.
-		m.Targets.Store(targets + 1)
+		stored.Targets.Store(targets + 1)
 	}
 	accepted = true
 	for _, h := range rt.histories {
 		h.record(m)
 	}
 	for _, q := range rt.Queues {
-		if !q.Publish(m, w) {
+		copied := m
+		if stored != m && (keepsTransient(q) || isStream(q)) {
+			copied = stored
+		}
+		if !q.Publish(copied, w) {
 			accepted = false
 		}
 	}
@@ -190,8 +202,8 @@ func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) (accepted bool) {
 		c.reply(m, w)
 	}
 	if targets > 0 {
-		m.Rejected = !accepted
-		m.Done()
+		stored.Rejected = !accepted
+		stored.Done()
 	}
 	return accepted
 }

@@ -113,9 +113,23 @@ var differences = []difference{
 	},
 	{
 		id:     "queue-arguments",
-		rabbit: "serves quorum queues and consumer timeouts",
+		rabbit: "serves consumer timeouts",
 		settmq: "refuses the arguments it does not serve yet with 406",
 		why:    "an argument that is accepted must have its effect",
+		shown:  func(target) bool { return true },
+	},
+	{
+		id:     "quorum-prefetch",
+		rabbit: "gives a consumer of a quorum queue 2000 messages if it has no prefetch",
+		settmq: "sets no limit",
+		why:    "0 is no limit for every other queue; memory is bounded in other ways",
+		shown:  func(target) bool { return true },
+	},
+	{
+		id:     "quorum-returns",
+		rabbit: "hands out what came back to a quorum queue before everything else, in the order in which it came back",
+		settmq: "puts it back to its old place in its priority",
+		why:    "order is kept where it can be, as in classic queues",
 		shown:  func(target) bool { return true },
 	},
 	{

@@ -82,3 +82,40 @@ func TestExampleSingleActiveConsumer(t *testing.T) {
 		t.Errorf("an exclusive consumer is answered with %v", err)
 	}
 }
+
+func TestExampleQuorumQueue(t *testing.T) {
+	ch := open(t)
+	removeQueue(t, "payments")
+	var err error
+	_, err = ch.QueueDeclare("payments", true, false, false, false, amqp.Table{
+		"x-queue-type":           "quorum",
+		"x-delivery-limit":       int32(5),
+		"x-dead-letter-exchange": "graveyard",
+	})
+	must(t, err)
+	publishConfirmed(t, openConfirming(t), "", "payments", persistent("m")...)
+	in := consume(t, ch, "payments", "", nil)
+	for range 6 {
+		must(t, receive(t, in).Reject(true))
+	}
+	wantReady(t, ch, "payments", 0)
+}
+
+func TestExampleDelayedRetry(t *testing.T) {
+	ch := open(t)
+	removeQueue(t, "flaky")
+	var err error
+	_, err = ch.QueueDeclare("flaky", true, false, false, false, amqp.Table{
+		"x-queue-type":         "quorum",
+		"x-delayed-retry-type": "failed",
+		"x-delayed-retry-min":  int32(1000),
+		"x-delayed-retry-max":  int32(60000),
+	})
+	must(t, err)
+	publishConfirmed(t, openConfirming(t), "", "flaky", persistent("poison", "m")...)
+	prefetch(t, ch, 1, false)
+	in := consume(t, ch, "flaky", "", nil)
+	must(t, receive(t, in).Reject(true))
+	ack(t, wantDelivery(t, in, "m", false), false)
+	wantDelivery(t, in, "poison", true)
+}

@@ -25,6 +25,7 @@ func (q *Queue) pumpLocked(w *Wakes) {
 		c.Sink.Deliver(c, &q.out, w)
 	}
 	q.out.Message, q.next.Payload = nil, nil
+	q.counted.forget()
 	if q.Store != nil {
 		q.refillLocked()
 	}
@@ -39,6 +40,9 @@ func (q *Queue) handedOutLocked() {
 	}
 	if d.NoAck && q.keeps(d.Payload) {
 		q.Store.Settle(d.Seq)
+	}
+	if d.Acquired > 0 && !q.plainReturns() {
+		q.out.Message = q.counted.tell(&q.out)
 	}
 }
 
@@ -149,6 +153,7 @@ func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error,
 	if settled && q.m.Get(q.limit(), noAck, &q.next) {
 		q.handedOutLocked()
 		*d, *left, *ok = q.out, q.m.Ready(), true
+		q.counted = counted{} // d keeps it
 		q.out.Message, q.next.Payload = nil, nil
 		return nil, true
 	}
@@ -214,7 +219,7 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	for i, it := range items {
 		page[i] = fifo.LoadedItem[*storage.Message]{
 			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
-			Deliveries: it.Note.Deliveries, Acquired: it.Note.Acquired, Group: q.group(it.Message),
+			Deliveries: it.Note.Deliveries, Acquired: acquired(it.Note.Acquired, it.Redelivered), Group: q.group(it.Message),
 		}
 	}
 	missing := q.m.Loaded(page, next)
@@ -270,8 +275,8 @@ func (q *Queue) restore() {
 
 func (q *Queue) restoreItem(n *storage.NotedMessage) {
 	q.m.RestoreItem(fifo.RestoredItem{
-		Seq: n.Seq, Size: n.Note.Size, Priority: n.Note.Priority, Redelivered: n.Seq < q.delivered,
-		Deliveries: n.Note.Deliveries, Acquired: n.Note.Acquired, Group: n.Note.Group,
+		Seq: n.Seq, Size: n.Note.Size, Priority: n.Note.Priority ^ q.DefaultPriority, Redelivered: n.Seq < q.delivered,
+		Deliveries: n.Note.Deliveries, Acquired: acquired(n.Note.Acquired, n.Seq < q.delivered), Group: n.Note.Group,
 		Deadline: n.Note.Deadline, NotBefore: n.Note.NotBefore,
 	})
 }

@@ -82,6 +82,9 @@ type Options struct {
 	// CountReturns keeps the number of returns of a message across restarts, as a delivery
 	// limit does.
 	CountReturns bool
+	// KeepsTransient says that the queue stores every message: whoever publishes a transient one makes it
+	// persistent before.
+	KeepsTransient bool
 }
 
 // Queue is a live queue. All methods may be called from any goroutine.
@@ -105,6 +108,7 @@ type Queue struct {
 	dead      deaths
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
+	counted   counted // what out refers to when it tells its counts
 
 	sending sync.Mutex // before mu: dead letters are sent in order
 }

@@ -62,7 +62,7 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	}
 	seq := q.m.Enqueue(it)
 	if q.keeps(m) {
-		if n := (storage.Note{Deadline: it.Deadline, Priority: it.Priority, Size: it.Size, Died: m.Died}); n.Deadline != 0 || n.Died || q.MaxPriority > 0 {
+		if n := (storage.Note{Deadline: it.Deadline, Priority: it.Priority ^ q.DefaultPriority, Size: it.Size, Died: m.Died}); n.Deadline != 0 || n.Died || q.MaxPriority > 0 {
 			q.Store.AppendNoted(seq, m, n)
 		} else {
 			q.Store.Append(seq, m)
@@ -225,7 +225,7 @@ func (q *Queue) returnLocked(seq uint64, failed bool, w *Wakes) {
 	}
 	if q.Store != nil {
 		q.Store.UpdateNote(seq, func(n *storage.Note) {
-			n.Deliveries, n.Acquired, n.NotBefore, n.Group = c.Deliveries, c.Acquired, until, c.Group
+			n.Deliveries, n.Acquired, n.NotBefore, n.Size, n.Group = c.Deliveries, c.Acquired, until, c.Size, c.Group
 		})
 	}
 }

@@ -37,6 +37,9 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	if refused = ch.conn.vhost.CheckConsumerArguments(q, m.Arguments); refused != nil {
 		return refused
 	}
+	if broker.TypeOf(q) == broker.QuorumQueue {
+		c.Exclusive = false // as in RabbitMQ, where quorum queues do not look at it
+	}
 	if broker.TypeOf(q) == broker.StreamQueue && c.Prefetch == 0 && ch.hasLimit() {
 		c.Prefetch = math.MaxUint32 // the channel's own limit is one too
 	}
@@ -142,6 +145,9 @@ func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
 	}
 	q, refused := ch.queueToRead(m.Queue)
 	if refused != nil {
+		return refused
+	}
+	if refused = ch.conn.vhost.CheckGet(q); refused != nil {
 		return refused
 	}
 	ch.conn.wakes.Flush() // Get may wait for the disk

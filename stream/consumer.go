@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -54,7 +53,7 @@ type consumer struct {
 	// Scratch.
 	message    storage.Message
 	properties []byte
-	field      [offsetFieldSize]byte
+	field      []byte
 	out        queue.Delivery
 	failed     error // what ended the consumer
 }
@@ -309,9 +308,6 @@ func (k *consumer) deliverLocked(w *queue.Wakes) bool {
 	return true
 }
 
-// offsetFieldSize is the length of the header field that every delivery carries: name, type and offset.
-const offsetFieldSize = 1 + len(offsetHeader) + 1 + 8
-
 func (k *consumer) handOut(e *entry, w *queue.Wakes) {
 	m := &k.message
 	if m.Exchange != string(e.exchange) {
@@ -320,11 +316,8 @@ func (k *consumer) handOut(e *entry, w *queue.Wakes) {
 	if m.RoutingKey != string(e.routingKey) {
 		m.RoutingKey = string(e.routingKey)
 	}
-	k.field[0] = byte(len(offsetHeader))
-	copy(k.field[1:], offsetHeader)
-	k.field[1+len(offsetHeader)] = amqp.KindLong
-	binary.BigEndian.PutUint64(k.field[offsetFieldSize-8:], k.offset)
-	k.properties = amqp.AppendWithField(k.properties[:0], e.properties, k.field[:])
+	k.field = amqp.AppendLongField(k.field[:0], offsetHeader, int64(k.offset))
+	k.properties = amqp.AppendWithFields(k.properties[:0], e.properties, k.field)
 	m.Properties, m.Body = k.properties, e.body
 	if len(e.body) >= queue.KeptBody {
 		k.block.kept.Store(true)

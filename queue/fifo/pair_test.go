@@ -242,7 +242,7 @@ func (p *pair) settleOne(how int, seq uint64, failed bool, until int64) {
 		}
 	}
 	if ok {
-		p.same("counts", counts, Counts{x.deliveries, x.acquired, x.due, x.group})
+		p.same("counts", counts, Counts{x.size, x.deliveries, x.acquired, x.due, x.group})
 	}
 	if ok && failed && (how == 0 || how == 1) {
 		x.deliveries++

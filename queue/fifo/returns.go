@@ -1,7 +1,8 @@
 package fifo
 
-// Counts are what is known of the past of a message.
+// Counts are what is known of the past of a message, and its size.
 type Counts struct {
+	Size       uint32 // body bytes
 	Deliveries uint16 // failed deliveries: returns with failed set
 	Acquired   uint16 // times handed out
 	Due        bool   // past its deadline: returned, it expires
@@ -17,7 +18,7 @@ func (m *Machine[P]) Outstanding(seq uint64) (Counts, bool) {
 		return Counts{}, false
 	}
 	it := m.unacked.at(c)
-	return Counts{it.failed(), it.acquired(), it.is(flagDue), it.group()}, true
+	return Counts{it.size, it.failed(), it.acquired(), it.is(flagDue), it.group()}, true
 }
 
 func (m *Machine[P]) findOutstanding(seq uint64) (cursor, bool) {
