@@ -34,7 +34,7 @@ func (q *Queue) pumpLocked(w *Wakes) {
 // handedOutLocked turns what the machine handed out into q.out and accounts for it.
 func (q *Queue) handedOutLocked() {
 	d := &q.next
-	q.out = Delivery{Seq: d.Seq, Message: d.Payload, Redelivered: d.Redelivered, NoAck: d.NoAck, Deliveries: d.Deliveries, Acquired: d.Acquired}
+	q.out = Delivery{Seq: d.Seq, Message: d.Payload, Redelivered: d.Redelivered, NoAck: d.NoAck, Lasting: true, Deliveries: d.Deliveries, Acquired: d.Acquired}
 	if d.Seq >= q.delivered {
 		q.delivered = d.Seq + 1
 	}

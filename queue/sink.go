@@ -18,6 +18,9 @@ type Delivery struct {
 	Deliveries  uint16 // failed deliveries before this one
 	Acquired    uint16 // how often it was handed out before
 	NoAck       bool   // gone from the queue already, nothing to settle
+	// Lasting says that the body is never used again for something else, so that a sink may
+	// keep one smaller than KeptBody too.
+	Lasting bool
 }
 
 // Sink takes a consumer's deliveries: a channel of a connection. Both methods are called

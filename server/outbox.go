@@ -14,6 +14,9 @@ const (
 	// byReference is the body size from which a body is written from where it lies
 	// instead of being copied between frames.
 	byReference = queue.KeptBody
+	// byReferenceBehind is the same behind so much that the writer will write it: what the kernel
+	// gathers for the writer, the publisher's reader need not copy.
+	byReferenceBehind = 1 << 10
 	// writeTimeout ends a connection whose peer takes less than writePiece in that time.
 	writeTimeout = 30 * time.Second
 	writePiece   = 256 << 10
@@ -34,6 +37,8 @@ type outbox struct {
 	// try writes as much as the socket takes without waiting; less than all without an error
 	// means that it is full. nil where that cannot be done, e.g. with TLS.
 	try func(b []byte) (int, error)
+	// gathers says that one system call writes many pieces. With TLS each would be a record.
+	gathers bool
 
 	size    atomic.Int64  // bytes waiting or being written
 	written atomic.Uint64 // writes so far, for heartbeats
@@ -56,7 +61,8 @@ type outbox struct {
 }
 
 func newOutbox(nc net.Conn, limit int) *outbox {
-	return &outbox{nc: nc, limit: int64(limit), try: tryWriter(nc), signal: make(chan struct{}, 1)}
+	_, gathers := nc.(*net.TCPConn)
+	return &outbox{nc: nc, limit: int64(limit), try: tryWriter(nc), gathers: gathers, signal: make(chan struct{}, 1)}
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
@@ -67,6 +73,12 @@ func putBuffer(b []byte) {
 		buffers.Put(&b)
 	}
 }
+
+// chunkLists are for outbox.chunks.
+var chunkLists = sync.Pool{New: func() any { return new(net.Buffers) }}
+
+// keptChunks is the longest list that goes back to the pool.
+const keptChunks = 4096
 
 // lockForAppend gives the caller the buffer to append frames to; done stores it back.
 func (o *outbox) lockForAppend() {
@@ -147,7 +159,7 @@ func (o *outbox) deliver(ch *channel, tag string, deliveryTag uint64, d *queue.D
 	before := len(o.buf)
 	m := d.Message
 	o.buf = amqp.AppendDeliver(o.buf, ch.id, tag, deliveryTag, d.Redelivered, m.Exchange, m.RoutingKey)
-	o.contentLocked(ch, m.Properties, m.Body)
+	o.contentLocked(ch, m.Properties, m.Body, d.Lasting)
 	if o.unlockAppended(before) {
 		w.Add(o)
 	}
@@ -158,19 +170,23 @@ func (o *outbox) content(ch *channel, method amqp.Method, properties, body []byt
 	o.lockForAppend()
 	before := len(o.buf)
 	o.buf = amqp.AppendMethod(o.buf, ch.id, method)
-	o.contentLocked(ch, properties, body)
+	o.contentLocked(ch, properties, body, false)
 	if o.unlockAppended(before) {
 		w.Add(o)
 	}
 }
 
-func (o *outbox) contentLocked(ch *channel, properties, body []byte) {
-	if len(body) < byReference {
+func (o *outbox) contentLocked(ch *channel, properties, body []byte, lasting bool) {
+	behind := lasting && o.gathers && len(o.buf) > writeHereMax
+	if len(body) < byReferenceBehind || len(body) < byReference && !behind {
 		o.buf = amqp.AppendContent(o.buf, ch.id, properties, body, ch.conn.frameMax)
 		return
 	}
 	o.buf = amqp.AppendContentHeader(o.buf, ch.id, uint64(len(body)), properties)
 	o.size.Add(int64(len(body)))
+	if o.chunks == nil {
+		o.chunks = *chunkLists.Get().(*net.Buffers)
+	}
 	for chunk := amqp.BodyChunk(ch.conn.frameMax); len(body) > 0; {
 		n := min(chunk, len(body))
 		o.buf = amqp.AppendFrameHead(o.buf, amqp.FrameBody, ch.id, uint32(n))
@@ -353,6 +369,10 @@ func (o *outbox) take() (b batch, state int) {
 func (o *outbox) write(b batch) bool {
 	err := o.writePieces(b)
 	putBuffer(b.buf)
+	if n := cap(b.chunks); n > 0 && n <= keptChunks && err == nil {
+		list := b.chunks[:0] // nothing but nil in it any more
+		chunkLists.Put(&list)
+	}
 	o.written.Add(1)
 	o.size.Add(-b.size)
 	o.mu.Lock()

@@ -150,7 +150,6 @@ func parksAndUnparks(t *testing.T, outboxLimit, maxWaiting int) {
 		const limit, size, n = parkLimit, 1 << 10, 200
 		r := newOutboxRig(outboxLimit, true)
 		timers := queue.NewTimers()
-		timers.Start()
 		t.Cleanup(timers.Close)
 		q := queue.New(queue.Options{Declaration: queue.Declaration{Name: "q"}, Timers: timers})
 		s := &outboxSink{r: r}
@@ -383,6 +382,17 @@ func TestOutboxWritesInTheCallersGoroutine(t *testing.T) {
 		w.Flush()
 		want = amqp.AppendDeliver(want, 1, "c", uint64(i), false, "", "")
 		want = amqp.AppendContent(want, 1, []byte{0, 0}, body, 4096)
+	}
+	// Behind it, bodies are copied or not.
+	for i, size := range []int{9000, 1024, 1023, 3000, 1024, 0, 5000, 3000, 20_000, 2000, 10, 2000} {
+		body := bytes.Repeat([]byte{byte(i)}, size)
+		d := queue.Delivery{Message: &storage.Message{Properties: []byte{0, 0}, Body: body}, Lasting: i%4 != 3}
+		o.deliver(ch, "c", uint64(i), &d, &w)
+		want = amqp.AppendDeliver(want, 1, "c", uint64(i), false, "", "")
+		want = amqp.AppendContent(want, 1, []byte{0, 0}, body, 4096)
+		if !d.Lasting {
+			clear(body)
+		}
 	}
 	o.method(1, &amqp.BasicQosOk{}, &w)
 	w.Flush()
