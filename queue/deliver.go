@@ -219,7 +219,8 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	for i, it := range items {
 		page[i] = fifo.LoadedItem[*storage.Message]{
 			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
-			Deliveries: it.Note.Deliveries, Acquired: acquired(it.Note.Acquired, it.Redelivered), Group: q.group(it.Message),
+			Priority: it.Note.Priority ^ q.DefaultPriority, Group: q.group(it.Message),
+			Deliveries: it.Note.Deliveries, Acquired: acquired(it.Note.Acquired, it.Redelivered),
 		}
 	}
 	missing := q.m.Loaded(page, next)
@@ -250,28 +251,25 @@ func (q *Queue) restore() {
 	s := q.Store.State()
 	q.delivered = s.RedeliveredBelow
 	notes := q.Store.Notes()
-	if q.MaxPriority > 0 {
-		q.m.Restore(s.NextSeq, s.NextSeq, 0, 0)
-		for i := range notes {
-			q.restoreItem(&notes[i])
-		}
-		return
-	}
 	for i := range notes {
-		if n := &notes[i].Note; n.NotBefore != 0 {
+		if n := &notes[i].Note; apart(n) {
 			s.Ready--
 			s.Bytes -= uint64(n.Size)
 		}
 	}
 	q.m.Restore(s.NextSeq, s.FirstSeq, int(s.Ready), s.Bytes)
 	for i := range notes {
-		if n := &notes[i]; n.Note.NotBefore != 0 {
+		if n := &notes[i]; apart(&n.Note) {
 			q.restoreItem(n)
 		} else {
 			q.m.RestoreTimer(n.Seq, n.Note.Deadline)
 		}
 	}
 }
+
+// apart reports whether a stored message has a place of its own in the machine: it is on hold, or has another priority
+// than the default one. In notes a priority is the difference (xor) from that, so that most messages need none.
+func apart(n *storage.Note) bool { return n.NotBefore != 0 || n.Priority != 0 }
 
 func (q *Queue) restoreItem(n *storage.NotedMessage) {
 	q.m.RestoreItem(fifo.RestoredItem{

@@ -90,6 +90,8 @@ type Options struct {
 // Queue is a live queue. All methods may be called from any goroutine.
 type Queue struct {
 	Options // immutable
+	// looksAt are the flags of the properties that publishing has to look at; immutable.
+	looksAt uint16
 
 	mu        sync.Mutex
 	m         *fifo.Machine[*storage.Message] // guarded by mu, as all that follows
@@ -100,7 +102,7 @@ type Queue struct {
 	deleted   bool
 	fault     error
 	set       Settings
-	special   bool  // publishing has to look at limits, deadlines or priorities
+	special   bool  // publishing has to look at limits or deadlines
 	timer     timer // guarded by the timers
 	armed     int64 // when the timer wakes the queue; 0: not
 	retryAt   int64 // when refused dead letters are tried again; 0: there are none
@@ -115,7 +117,10 @@ type Queue struct {
 
 // New makes the live queue of o. A queue with a store starts with what the store recovered.
 func New(o Options) *Queue {
-	q := &Queue{Options: o, consumers: make(map[fifo.ConsumerID]*Consumer)}
+	q := &Queue{Options: o, consumers: make(map[fifo.ConsumerID]*Consumer), looksAt: amqp.PropExpiration}
+	if o.MaxPriority > 0 {
+		q.looksAt |= amqp.PropPriority
+	}
 	q.timer.of = q
 	q.m = fifo.New[*storage.Message](q.machineOptions())
 	if o.Store != nil {
@@ -126,7 +131,10 @@ func New(o Options) *Queue {
 }
 
 func (q *Queue) machineOptions() fifo.Options {
-	return fifo.Options{MaxPriority: q.MaxPriority, SingleActive: q.SingleActive, Preempt: q.Preempt, Groups: q.GroupHeader != ""}
+	return fifo.Options{
+		MaxPriority: q.MaxPriority, DefaultPriority: q.DefaultPriority,
+		SingleActive: q.SingleActive, Preempt: q.Preempt, Groups: q.GroupHeader != "",
+	}
 }
 
 // Lasts reports whether persistent messages put in this queue survive a restart.
@@ -144,7 +152,7 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 		}
 		return true
 	}
-	if q.special || m.Died || amqp.HasProperty(m.Properties, amqp.PropExpiration) {
+	if q.special || m.Died || amqp.HasProperty(m.Properties, q.looksAt) {
 		accepted := q.publishSpecialLocked(m, w)
 		q.mu.Unlock()
 		if !accepted && q.keeps(m) {
@@ -152,7 +160,7 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 		}
 		return accepted
 	}
-	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body))})
+	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Priority: q.DefaultPriority})
 	if q.keeps(m) {
 		q.Store.Append(seq, m)
 	}

@@ -3,8 +3,12 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/storage"
 )
 
 // inOrder checks that list is the messages from..., each once and none redelivered.
@@ -312,6 +316,84 @@ func TestReopenedQueueContinues(t *testing.T) {
 	for i, g := range s.take(t, 18) {
 		if have := fmt.Sprintf("%s %t", g.body, g.redelivered); have != want[i] {
 			t.Errorf("delivery %d: %s, want %s", i, have, want[i])
+		}
+	}
+}
+
+// TestOnlyOtherPrioritiesCostANote: messages of the default priority need neither a note in the store nor a place of
+// their own after a restart, and come in their turn nevertheless.
+func TestOnlyOtherPrioritiesCostANote(t *testing.T) {
+	dir := t.TempDir()
+	var r *rig
+	live := func() {
+		r = &rig{t: t, store: openStore(t, dir), pager: NewPager(1), timers: NewTimers()}
+		r.timers.Start()
+	}
+	end := func() {
+		r.timers.Close()
+		r.pager.Close()
+		if err := r.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live()
+	o := Options{Declaration: Declaration{ID: r.durable("q").ID, Name: "q", Durable: true}, MaxPriority: 31, DefaultPriority: 4}
+	open := func() *Queue {
+		o.Store, o.Pager, o.Timers = r.store.Queue(o.ID), r.pager, r.timers
+		o.OnFault = func(_ *Queue, err error) { t.Error(err) }
+		return New(o)
+	}
+	q := open()
+	const n, every = 3000, 100
+	c := newConfirms()
+	var want [3][]string // high, default, low
+	for i := range n {
+		p := amqp.Properties{}
+		level := 1
+		switch i % every {
+		case 1:
+			p.Flags, p.Priority, level = amqp.PropPriority, 9, 0
+		case 2:
+			p.Flags, p.Priority, level = amqp.PropPriority, 0, 2
+		case 3:
+			p.Flags, p.Priority = amqp.PropPriority, 4 // as without
+		}
+		m := &storage.Message{RoutingKey: "key", Properties: p.Append(nil), Body: body(i), Confirm: c, ConfirmSeq: uint64(i) + 1}
+		m.Targets.Store(1)
+		if err := r.store.Reserve(len(m.Body)); err != nil {
+			t.Fatal(err)
+		}
+		var w Wakes
+		q.Publish(m, &w)
+		w.Flush()
+		want[level] = append(want[level], string(m.Body))
+	}
+	c.all(t, n)
+	for life := range 2 {
+		if notes := len(q.Store.Notes()); notes != 2*n/every-life {
+			t.Errorf("life %d: %d notes", life, notes)
+		}
+		if life == 0 {
+			q.PageOut(1 << 30)
+			d, left, ok, err := q.Get(true, nil)
+			if err != nil || !ok || left != n-1 || string(d.Message.Body) != want[0][0] {
+				t.Fatalf("got %q, %d left, %v", d.Message.Body, left, err)
+			}
+			want[0] = want[0][1:]
+			q.Stop()
+			end()
+			live()
+			q = open()
+		}
+	}
+	defer end()
+	if have := q.Info(); have.Ready != n-1 || have.LoadedBytes != 0 {
+		t.Errorf("after a restart: %+v", have)
+	}
+	for i, b := range slices.Concat(want[0], want[1], want[2]) {
+		d, _, ok, err := q.Get(true, nil)
+		if err != nil || !ok || string(d.Message.Body) != b {
+			t.Fatalf("message %d: want %q, got %+v, %v", i, b, d, err)
 		}
 	}
 }

@@ -21,8 +21,7 @@ func (q *Queue) Configure(s Settings) {
 		return
 	}
 	q.set = s
-	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.MaxPriority > 0 ||
-		q.Delay != nil || q.GroupHeader != ""
+	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.Delay != nil || q.GroupHeader != ""
 	q.usedLocked()
 	if len(q.dead.refused) > 0 {
 		q.retryAt = 1 // the new settings may be what they waited for
@@ -62,7 +61,7 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	}
 	seq := q.m.Enqueue(it)
 	if q.keeps(m) {
-		if n := (storage.Note{Deadline: it.Deadline, Priority: it.Priority ^ q.DefaultPriority, Size: it.Size, Died: m.Died}); n.Deadline != 0 || n.Died || q.MaxPriority > 0 {
+		if n := (storage.Note{Deadline: it.Deadline, Priority: it.Priority ^ q.DefaultPriority, Size: it.Size, Died: m.Died}); n.Deadline != 0 || n.Died || n.Priority != 0 {
 			q.Store.AppendNoted(seq, m, n)
 		} else {
 			q.Store.Append(seq, m)

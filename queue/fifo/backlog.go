@@ -6,8 +6,8 @@ package fifo
 //
 // Without a cold range everything is in head. The cold range is an interval of seqs, a count and a sum of bytes; it
 // has no memory per message. It takes only messages that were never handed out: so a returned message belongs into
-// head, and what the store finds in the interval is ready, unless it is outstanding as a message on hold after a
-// restart or one that leaves. Messages whose payload was dropped stand in head as unloaded descriptors.
+// head, and what the store finds of this priority in the interval is ready, unless it is outstanding as a message on
+// hold after a restart or one that leaves. Messages whose payload was dropped stand in head as unloaded descriptors.
 type backlog[P any] struct {
 	head, tail list[P]
 	cold       coldRange
@@ -132,9 +132,10 @@ func (b *backlog[P]) putBack(it item[P]) {
 }
 
 // clear drops everything and tells what it was, in ascending order; seqs of the cold range that are in except are left
-// out. The totals are the caller's to clear.
-func (b *backlog[P]) clear(r *runs, except *list[P]) {
-	addAll(r, &b.head)
+// out. What other backlogs have in told, the interval of the cold range, is told with that. The totals are the caller's
+// to clear.
+func (b *backlog[P]) clear(r *runs, except *list[P], told coldRange) {
+	addAll(r, &b.head, told)
 	if b.cold.open() {
 		from := b.cold.from
 		for c := except.seek(from); ; {
@@ -147,18 +148,20 @@ func (b *backlog[P]) clear(r *runs, except *list[P]) {
 		}
 		r.add(from, b.cold.to)
 	}
-	addAll(r, &b.tail)
+	addAll(r, &b.tail, told)
 	b.head, b.tail, b.cold, b.unloaded = list[P]{}, list[P]{}, coldRange{}, 0
 }
 
-// addAll adds the seqs of all items of a list.
-func addAll[P any](r *runs, l *list[P]) {
+// addAll adds the seqs of all items of a list that are not in told.
+func addAll[P any](r *runs, l *list[P], told coldRange) {
 	for c := l.seek(0); ; {
 		it := l.next(&c)
 		if it == nil {
 			return
 		}
-		r.add(it.seq, it.seq+1)
+		if !told.has(it.seq) {
+			r.add(it.seq, it.seq+1)
+		}
 	}
 }
 

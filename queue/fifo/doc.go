@@ -106,8 +106,9 @@
 //   - Messages of the cold range whose deadline has passed are asked for before anything else, and come to Expire.
 //   - Restore begins a life with everything cold, RestoreTimer adds deadlines, RestoreItem what is on hold.
 //
-// A queue with priorities has no cold range: all its messages keep their descriptors, in one head for each priority in
-// use, and RestoreItem brings each.
+// In a queue with priorities only messages of Options.DefaultPriority join the cold range. The others keep their
+// descriptors, in one head for each priority in use, and RestoreItem brings each. Their seqs may lie in the interval of
+// the cold range; the store tells the priority of what it finds there, and a load leaves those of others alone.
 //
 // The store must keep a message readable from the moment it answers true for it (the stored argument of PageOut and
 // ReleaseUnacked) until the message is acknowledged, purged, or taken out with NoAck set; from then on a load that is asked
@@ -121,9 +122,9 @@
 //   - What is aside of a group comes before all else that is ready of it. Every group that can move with its first
 //     message aside is listed; one that waits for its consumer is in that consumer's list.
 //   - The tail has messages only while there is a cold range.
-//   - Everything outstanding lies below HandedOut. The cold range and the tail lie at or above it: no outstanding
-//     message is inside the cold range, and what the store finds there is ready, except what is due, leaving, or on hold
-//     since the restart.
+//   - Everything outstanding lies below HandedOut. Without priorities the cold range and the tail lie at or above it: no
+//     outstanding message is inside the cold range, and what the store finds there is ready, except what is due, leaving,
+//     or on hold since the restart. With priorities all of that holds of the default one by itself.
 //   - A message with a deadline is in exactly one run of the timers, or known to be due: in the due list, flagged while
 //     outstanding, or waiting to be loaded.
 //   - Runs are at most twice as many as messages, and a few: those of messages that are gone are swept away.

@@ -6,10 +6,12 @@ import "math/bits"
 // again do not allocate.
 const maxSpareLevels = 8
 
-// levels are the backlogs of a queue with priorities. Only levels with ready messages exist. They have no cold range.
+// levels are the backlogs of a queue with priorities. Only levels with ready messages exist. Only that of the default
+// priority has a cold range.
 type levels[P any] struct {
 	byPriority []*backlog[P]
-	used       [4]uint64 // bitmap of the levels that exist
+	byDefault  *backlog[P] // of the default priority, whether or not it exists
+	used       [4]uint64   // bitmap of the levels that exist
 	spare      []*backlog[P]
 	pageLevel  int // where the search for messages to unload goes on
 }
@@ -43,7 +45,9 @@ func (l *levels[P]) ensure(p uint8, sum *totals) *backlog[P] {
 	if b != nil {
 		return b
 	}
-	if n := len(l.spare); n > 0 {
+	if n := len(l.spare); p == l.byDefault.priority {
+		b = l.byDefault
+	} else if n > 0 {
 		b = l.spare[n-1]
 		l.spare = l.spare[:n-1]
 	} else {
@@ -61,7 +65,7 @@ func (l *levels[P]) drop(b *backlog[P]) {
 	l.byPriority[b.priority] = nil
 	l.used[b.priority>>6] &^= 1 << (b.priority & 63)
 	b.pageFrom = 0
-	if len(l.spare) < maxSpareLevels {
+	if b != l.byDefault && len(l.spare) < maxSpareLevels {
 		l.spare = append(l.spare, b)
 	}
 }

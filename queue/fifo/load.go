@@ -29,6 +29,7 @@ type LoadedItem[P any] struct {
 	Redelivered bool   // the store knows that it may have been handed out before a restart
 	Deliveries  uint16 // failed deliveries before a restart
 	Acquired    uint16 // how often it was handed out before a restart
+	Priority    uint8  // as in Item; of messages of other priorities than the default one only this counts
 	Group       uint16 // as in Item
 }
 
@@ -66,21 +67,39 @@ func (m *Machine[P]) NeedsLoad(window int) []Interval {
 	case m.groups != nil:
 		m.groups.want(window, l)
 		m.ready.wantHead(window, l)
+		m.ready.wantCold(window, l)
 		slices.SortFunc(l.want, byFrom)
 	case m.levels == nil:
 		m.ready.wantHead(window, l)
+		m.ready.wantCold(window, l)
 	default:
-		for b := m.levels.top(); b != nil && window > 0; b = m.levels.below(int(b.priority)) {
-			b.wantHead(window, l)
-			window -= b.head.n
-		}
-		slices.SortFunc(l.want, byFrom)
+		m.wantLevels(window)
 	}
 	if len(l.want) == 0 {
 		return nil
 	}
 	l.active, l.coldFrom, l.coldTo = true, m.ready.cold.from, m.ready.cold.to
 	return l.want
+}
+
+// wantLevels asks for what is first in the order of priorities. The interval of the cold range has messages of other
+// priorities in it, so that is asked for when those above it have what they need.
+func (m *Machine[P]) wantLevels(window int) {
+	l, above := &m.load, true
+	for b := m.levels.top(); b != nil && window > 0; b = m.levels.below(int(b.priority)) {
+		if b.cold.open() {
+			above = len(l.want) > 0
+		}
+		b.wantHead(window, l)
+		if b.cold.open() {
+			if !above {
+				b.wantCold(window, l)
+			}
+			break // what is below comes after the cold range
+		}
+		window -= b.head.n
+	}
+	slices.SortFunc(l.want, byFrom)
 }
 
 func byFrom(x, y Interval) int { return cmp.Compare(x.From, y.From) }
@@ -117,6 +136,10 @@ func (b *backlog[P]) wantHead(window int, l *load) {
 			}
 		}
 	}
+}
+
+// wantCold asks for the beginning of the cold range if head has less than the first window messages.
+func (b *backlog[P]) wantCold(window int, l *load) {
 	if b.cold.open() && b.head.n < window {
 		l.want = append(l.want, Interval{From: b.cold.from, To: b.cold.to, want: wantCold})
 	}
@@ -200,6 +223,7 @@ func (m *Machine[P]) Loaded(items []LoadedItem[P], next uint64) (missing int) {
 		m.sum.bytes -= b.cold.bytes
 		b.cold = coldRange{}
 		b.head.concat(&b.tail)
+		m.took(b)
 	}
 	m.endLoad(next)
 	return missing
@@ -208,6 +232,9 @@ func (m *Machine[P]) Loaded(items []LoadedItem[P], next uint64) (missing int) {
 // thaw takes a message out of the cold range: to the end of head, or to the due list.
 func (m *Machine[P]) thaw(li *LoadedItem[P], w want) {
 	b := &m.ready
+	if m.levels != nil && m.levels.clamp(li.Priority) != b.priority {
+		return // in the interval, but not of the range
+	}
 	if !b.cold.has(li.Seq) || m.elsewhere(li.Seq) {
 		return
 	}
@@ -216,7 +243,7 @@ func (m *Machine[P]) thaw(li *LoadedItem[P], w want) {
 	m.sum.bytes -= bytes
 	it := item[P]{
 		payload: li.Payload, seq: li.Seq, extent: extent{size: li.Size},
-		meta: newMeta(0, li.Deliveries, li.Acquired, li.Group, li.Redelivered),
+		meta: newMeta(b.priority, li.Deliveries, li.Acquired, li.Group, li.Redelivered),
 	}
 	if w == wantCold {
 		b.cold.from = li.Seq + 1

@@ -2,9 +2,12 @@ package fifo
 
 // Options configure a machine.
 type Options struct {
-	FirstSeq     uint64 // seq of the first message enqueued
-	MaxPriority  uint8  // 0 = a queue without priorities
-	SingleActive bool   // only one consumer at a time gets messages
+	FirstSeq    uint64 // seq of the first message enqueued
+	MaxPriority uint8  // 0 = a queue without priorities
+	// DefaultPriority is the priority of most messages, MaxPriority at most: only of that one does a queue have a cold
+	// range.
+	DefaultPriority uint8
+	SingleActive    bool // only one consumer at a time gets messages
 	// Preempt lets a consumer of higher priority take over from the active one as soon as that holds nothing.
 	Preempt bool
 	// Groups makes Item.Group count. A queue with groups has no priorities.
@@ -47,7 +50,7 @@ type Delivery[P any] struct {
 // Machine is one queue. P is the caller's handle of a message, usually a pointer; the machine never looks into it.
 // The zero Machine is not usable; see [New].
 type Machine[P any] struct {
-	ready   backlog[P] // of a queue without priorities
+	ready   backlog[P] // of the default priority; of a queue without priorities all
 	unacked list[P]    // outstanding, on hold, and leaving
 	roster  roster
 	levels  *levels[P] // of a queue with priorities
@@ -77,7 +80,8 @@ func New[P any](o Options) *Machine[P] {
 		m.roster.grouped = true
 	}
 	if o.MaxPriority > 0 {
-		m.levels = &levels[P]{byPriority: make([]*backlog[P], int(o.MaxPriority)+1), pageLevel: int(o.MaxPriority)}
+		m.ready.priority = min(o.DefaultPriority, o.MaxPriority)
+		m.levels = &levels[P]{byPriority: make([]*backlog[P], int(o.MaxPriority)+1), byDefault: &m.ready, pageLevel: int(o.MaxPriority)}
 	}
 	m.roster.slots = make([]slot, 1, 2)
 	m.roster.single, m.roster.preempt = o.SingleActive, o.Preempt
@@ -145,7 +149,7 @@ func (m *Machine[P]) backlogOf(priority uint8) *backlog[P] {
 
 // took lets a backlog go that a message was taken out of, if it was the last.
 func (m *Machine[P]) took(b *backlog[P]) {
-	if m.levels != nil && b.head.n == 0 {
+	if m.levels != nil && b.head.n == 0 && !b.cold.open() {
 		m.levels.drop(b)
 	}
 }
@@ -328,22 +332,22 @@ func (m *Machine[P]) leave(it item[P], keep bool, d *Delivery[P]) {
 
 // Purge forgets all messages that are ready or on hold and returns how many there were. each is called with what they
 // were, as intervals [from, to) of consecutive seqs, in ascending order in a queue without priorities, deadlines and
-// holds; a cold range is one interval, in which a restored queue may have seqs that were gone before. No interval has
+// holds; a cold range is one interval, in which there may be seqs that were gone before. No interval has
 // an outstanding or leaving message in it. each must not call the machine. A load in flight stays in flight and brings
 // nothing.
 func (m *Machine[P]) Purge(each func(from, to uint64)) (n int) {
 	n = m.sum.n + m.held
 	cold := m.ready.cold
 	r := runs{each: each}
-	m.ready.clear(&r, &m.unacked)
+	m.ready.clear(&r, &m.unacked, cold)
 	if m.levels != nil {
 		for b := m.levels.top(); b != nil; b = m.levels.top() {
-			b.clear(&r, &m.unacked)
+			b.clear(&r, &m.unacked, cold)
 			m.levels.drop(b)
 		}
 	}
 	if m.groups != nil {
-		m.groups.aside.clear(&r, &m.unacked)
+		m.groups.aside.clear(&r, &m.unacked, cold)
 	}
 	m.sum = totals{}
 	m.purgeTiming(&r, cold)

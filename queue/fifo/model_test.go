@@ -72,7 +72,9 @@ type model struct {
 	releaseFrom      uint64
 }
 
-func (m *model) cold(x *modelMessage) bool { return m.coldFrom <= x.seq && x.seq < m.coldTo }
+func (m *model) cold(x *modelMessage) bool {
+	return x.priority == m.options.DefaultPriority && m.coldFrom <= x.seq && x.seq < m.coldTo
+}
 
 func (m *model) in(state modelState) (list []*modelMessage) {
 	for _, x := range m.messages {
@@ -93,9 +95,10 @@ func (m *model) ready() (list []*modelMessage) {
 // head returns the ready messages before the cold range.
 func (m *model) head() (list []*modelMessage) {
 	for _, x := range m.ready() {
-		if m.coldFrom == m.coldTo || x.seq < m.coldFrom {
-			list = append(list, x)
+		if m.coldFrom < m.coldTo && (x.priority < m.options.DefaultPriority || x.priority == m.options.DefaultPriority && x.seq >= m.coldFrom) {
+			break
 		}
+		list = append(list, x)
 	}
 	return list
 }
@@ -240,7 +243,7 @@ func (m *model) handOut(x *modelMessage, c *modelConsumer, noAck bool) Delivery[
 		d.Consumer = c.ID
 	}
 	m.handedOut = max(m.handedOut, x.seq+1)
-	m.floor = max(m.floor, x.seq+1)
+	m.left(x)
 	if noAck {
 		m.remove(x)
 		return d
@@ -251,6 +254,13 @@ func (m *model) handOut(x *modelMessage, c *modelConsumer, noAck bool) Delivery[
 		c.unacked++
 	}
 	return d
+}
+
+// left is called when x leaves the head of its priority.
+func (m *model) left(x *modelMessage) {
+	if x.priority == m.options.DefaultPriority {
+		m.floor = max(m.floor, x.seq+1)
+	}
 }
 
 // takeOut is what Expire and DropHead do.
@@ -441,7 +451,11 @@ func (m *model) needsLoad(window int) (due, head []*modelMessage, cold bool) {
 			head = append(head, x)
 		}
 	}
-	return due, head, m.coldFrom < m.coldTo && len(m.head()) < window
+	cold = m.coldFrom < m.coldTo && len(m.head()) < window
+	for _, x := range head {
+		cold = cold && x.priority == m.options.DefaultPriority // others are loaded first
+	}
+	return due, head, cold
 }
 
 // read is the store's side of a load.
@@ -456,7 +470,7 @@ func (m *model) read(limit int) (items []LoadedItem[*int], next uint64) {
 			}
 			items = append(items, LoadedItem[*int]{
 				Seq: x.seq, Payload: x.payload, Size: x.size, Redelivered: x.redelivered,
-				Deliveries: x.deliveries, Acquired: x.acquired,
+				Deliveries: x.deliveries, Acquired: x.acquired, Priority: x.priority,
 			})
 		}
 		next = w.To
@@ -473,7 +487,7 @@ func (m *model) loaded(items []LoadedItem[*int], next uint64) {
 			if li.Seq < w.From || li.Seq >= w.To || x == nil || x.state != waiting {
 				continue
 			}
-			if cold := m.cold(x); w.want == wantReady && !cold || w.want == wantDue && cold || w.want == wantCold && joins {
+			if cold := m.cold(x); w.want == wantReady && !cold || w.want == wantDue && cold || w.want == wantCold && cold && joins {
 				x.loaded = true
 				if cold && x.due {
 					x.state = expiring

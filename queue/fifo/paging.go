@@ -5,13 +5,14 @@ package fifo
 // with seqs of ready messages and must not call the machine.
 //
 // Messages that were never handed out join the cold range, which grows at both ends and stops at the first message
-// that is not stored. Returned messages, and all of a queue with priorities, keep their descriptor; after the cold range
+// that is not stored. Returned messages, and those of other priorities, keep their descriptor; after the cold range
 // has taken what it can, a call looks at no more than max of them, and the next call goes on where this one stopped:
 // zero items therefore do not mean that a further call is in vain while there are such messages.
 func (m *Machine[P]) PageOut(keep, max int, stored func(seq uint64) bool) (items int, bytes uint64) {
 	before := m.sum.loaded
 	if m.levels != nil {
-		items = m.levels.unload(keep, max, stored)
+		items = m.ready.growCold(m.levels.keepOfDefault(keep), max, stored)
+		items += m.levels.unload(keep, max-items, stored)
 	} else {
 		items = m.ready.growCold(keep, max, stored)
 		n, _ := m.ready.unload(keep, max-items, stored)
@@ -95,11 +96,19 @@ func (b *backlog[P]) unload(keep, limit int, stored func(seq uint64) bool) (n, l
 	return n, 0
 }
 
+// keepOfDefault returns how many messages of the default priority are among the first keep.
+func (l *levels[P]) keepOfDefault(keep int) int {
+	for b := l.top(); b != nil && b.priority > l.byDefault.priority; b = l.below(int(b.priority)) {
+		keep -= b.head.n
+	}
+	return max(keep, 0)
+}
+
 // unload drops payloads of messages behind the first keep, looking at no more than limit.
 func (l *levels[P]) unload(keep, limit int, stored func(seq uint64) bool) (n int) {
-	for b := l.top(); b != nil; b = l.below(int(b.priority)) {
+	for b := l.top(); b != nil && limit > 0; b = l.below(int(b.priority)) {
 		skip := max(keep, 0)
-		keep -= b.head.n
+		keep -= b.head.n + b.cold.count + b.tail.n
 		if int(b.priority) > l.pageLevel {
 			continue
 		}

@@ -41,12 +41,12 @@ func (p *pair) unload() {
 // unloadLevels pages out in a queue with priorities. Which messages a call looks at is the machine's choice; in the
 // end it has looked at all.
 func (p *pair) unloadLevels(keep, limit int) {
-	order := p.model.ready()
+	order, m := p.model.ready(), &p.model
 	var dropped []*modelMessage
 	n, bytes := p.fifo.PageOut(keep, limit, func(seq uint64) bool {
 		x := p.model.find(seq)
-		if at := slices.Index(order, x); !x.loaded || at < keep {
-			p.t.Fatalf("asks for %d, at %d, loaded %t", seq, at, x.loaded)
+		if at := slices.Index(order, x); at < keep && (x.priority != m.options.DefaultPriority || x.seq < m.coldTo) {
+			p.t.Fatalf("asks for %d, at %d", seq, at)
 		}
 		if x.stored {
 			dropped = append(dropped, x)
@@ -54,9 +54,12 @@ func (p *pair) unloadLevels(keep, limit int) {
 		return x.stored
 	})
 	for _, x := range dropped {
+		if x.loaded {
+			bytes -= uint64(x.size)
+		}
 		x.loaded = false
-		bytes -= uint64(x.size)
 	}
+	p.adoptCold()
 	if n != len(dropped) || n > limit || bytes != 0 {
 		p.t.Fatalf("says %d messages, %d bytes too much; dropped %d", n, bytes, len(dropped))
 	}
@@ -72,11 +75,34 @@ func (p *pair) unloadLevels(keep, limit int) {
 			return x.stored
 		})
 	}
+	p.adoptCold()
 	for i, x := range order {
+		if x.priority == m.options.DefaultPriority && x.seq >= m.floor {
+			continue // of the cold range, which stops at what is not stored
+		}
 		if i >= keep && x.loaded && x.stored {
 			p.t.Fatalf("%d is not paged out", x.seq)
 		}
 	}
+}
+
+// adoptCold takes the cold range from the machine, if all in it may be there.
+func (p *pair) adoptCold() {
+	m, cold := &p.model, p.fifo.ready.cold
+	m.coldFrom, m.coldTo = 0, 0
+	if cold.open() {
+		m.coldFrom, m.coldTo = cold.from, cold.to
+	}
+	count := 0
+	for _, x := range m.in(waiting) {
+		if !m.cold(x) {
+			continue
+		}
+		if count++; x.loaded || x.seq < m.floor {
+			p.t.Fatalf("%d is in the cold range, loaded %t", x.seq, x.loaded)
+		}
+	}
+	p.same("cold messages", cold.count, count)
 }
 
 // load does one of the three steps of a load: ask, read, hand over.
@@ -156,6 +182,7 @@ func (p *pair) restore() {
 	m.options = Options{FirstSeq: from, SingleActive: p.int("single", 0, 3) == 0, Preempt: p.bool("preempt")}
 	if p.int("priorities", 0, 2) == 0 {
 		m.options.MaxPriority = []uint8{1, 5, 255}[p.int("max", 0, 2)]
+		m.options.DefaultPriority = uint8(p.int("default", 0, int(min(m.options.MaxPriority, 4))))
 	}
 	// What is set aside changes what is paged out, which the model does not follow.
 	m.options.Groups = m.options.MaxPriority == 0 && p.int("groups", 0, 2) == 0
@@ -172,7 +199,7 @@ func (p *pair) restore() {
 		}
 		x := &modelMessage{
 			seq: m.next, size: uint32(i), payload: new(int), persistent: true, stored: true, redelivered: i < n/3,
-			priority: uint8(p.int("priority", 0, int(m.options.MaxPriority))), deadline: p.deadline(),
+			priority: p.priority(), deadline: p.deadline(),
 		}
 		if x.redelivered {
 			x.acquired = uint16(p.int("acquired", 0, 3))
@@ -180,7 +207,7 @@ func (p *pair) restore() {
 		}
 		if p.int("held", 0, 9) == 0 {
 			x.state, x.until = held, p.now+int64(p.int("until", 0, 100))
-		} else if m.options.MaxPriority == 0 {
+		} else if x.priority == m.options.DefaultPriority {
 			bytes += uint64(i)
 			cold++
 		}
@@ -193,7 +220,7 @@ func (p *pair) restore() {
 	}
 	p.fifo.Restore(m.next, from, cold, bytes)
 	for _, x := range m.messages {
-		if m.options.MaxPriority == 0 && x.state != held {
+		if x.priority == m.options.DefaultPriority && x.state != held {
 			p.fifo.RestoreTimer(x.seq, x.deadline)
 			continue
 		}
@@ -202,6 +229,14 @@ func (p *pair) restore() {
 			Deliveries: x.deliveries, Acquired: x.acquired, NotBefore: x.until,
 		})
 	}
+}
+
+// priority draws that of a message, mostly the default one.
+func (p *pair) priority() uint8 {
+	if p.bool("default priority") {
+		return p.model.options.DefaultPriority
+	}
+	return uint8(p.int("priority", 0, int(p.model.options.MaxPriority)))
 }
 
 func (p *pair) enqueue() {
@@ -217,12 +252,15 @@ func (p *pair) enqueue() {
 		}
 		x := &modelMessage{
 			seq: p.model.next, size: uint32(p.model.next % 7), payload: new(int), loaded: true, deadline: deadline,
-			priority: uint8(p.int("priority", 0, int(p.model.options.MaxPriority)+1)),
+			priority: p.priority(),
 		}
 		if m := &p.model; m.options.Groups {
 			x.group = uint16(p.int("group", 0, 4))
 		}
 		x.persistent = kind > 0 && (kind > 1 || i%20 > 0)
+		if m := &p.model; m.options.MaxPriority > 0 && x.priority == m.options.MaxPriority && m.options.MaxPriority < 255 {
+			x.priority += uint8(p.int("above", 0, 1))
+		}
 		item := Item[*int]{Payload: x.payload, Size: x.size, Priority: x.priority, Group: x.group, Deadline: x.deadline}
 		x.priority = min(x.priority, p.model.options.MaxPriority)
 		p.same("seq", p.fifo.Enqueue(item), x.seq)

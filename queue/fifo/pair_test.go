@@ -334,7 +334,7 @@ func (p *pair) drop() {
 			return
 		}
 		if list[0].state == waiting {
-			p.model.floor = max(p.model.floor, list[0].seq+1)
+			p.model.left(list[0])
 		}
 		p.same("dropped", d, p.model.takeOut(list[0], keep))
 	}

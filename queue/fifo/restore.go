@@ -2,10 +2,9 @@ package fifo
 
 // Restore makes the backlog cold after a restart: count messages of together bytes body bytes in [coldFrom, next),
 // and next is the seq of the next message enqueued. It is called once, before anything else. Messages that
-// RestoreItem brings are not counted. A queue with priorities has no cold range: count must be 0, and RestoreItem brings
-// everything.
+// RestoreItem brings are not counted: those on hold and, in a queue with priorities, of others than the default one.
 func (m *Machine[P]) Restore(next uint64, coldFrom uint64, count int, bytes uint64) {
-	if m.nextSeq != m.firstSeq || coldFrom > next || count < 0 || count > 0 && m.levels != nil {
+	if m.nextSeq != m.firstSeq || coldFrom > next || count < 0 {
 		panic("fifo: Restore of a machine in use or with a backlog that cannot be")
 	}
 	m.nextSeq = next
@@ -15,6 +14,9 @@ func (m *Machine[P]) Restore(next uint64, coldFrom uint64, count int, bytes uint
 		b.handedOut = coldFrom
 		b.cold = coldRange{from: coldFrom, to: next, count: count, bytes: bytes}
 		m.sum.n, m.sum.bytes = count, bytes
+		if m.levels != nil {
+			m.levels.ensure(b.priority, &m.sum)
+		}
 	}
 	m.handedOut = b.handedOut
 }
@@ -33,8 +35,8 @@ type RestoredItem struct {
 }
 
 // RestoreItem adds a message that is not in memory but has its descriptor there, after Restore and before anything
-// else, in ascending order of seqs below NextSeq. In a queue without priorities only messages on hold, and ready ones
-// below the cold range, need this; any other belongs in the cold range.
+// else, in ascending order of seqs below NextSeq. Of the default priority, or without priorities, only messages on hold,
+// and ready ones below the cold range, need this; any other belongs in the cold range.
 func (m *Machine[P]) RestoreItem(r RestoredItem) {
 	if m.levels == nil {
 		r.Priority = 0
@@ -46,7 +48,7 @@ func (m *Machine[P]) RestoreItem(r RestoredItem) {
 		meta: newMeta(r.Priority, r.Deliveries, r.Acquired, r.Group, r.Redelivered) | flagUnloaded,
 	}
 	switch {
-	case r.Seq >= m.nextSeq || r.NotBefore == 0 && m.ready.cold.open() && r.Seq >= m.ready.cold.from:
+	case r.Seq >= m.nextSeq, r.NotBefore == 0 && r.Priority == m.ready.priority && m.ready.cold.open() && r.Seq >= m.ready.cold.from:
 		panic("fifo: RestoreItem of a message that cannot be")
 	case r.NotBefore != 0:
 		m.setHeld(it, r.NotBefore)
@@ -61,6 +63,6 @@ func (m *Machine[P]) RestoreItem(r RestoredItem) {
 // RestoreTimer sets the deadline of a message in the restored cold range, after Restore, in ascending order of seqs.
 func (m *Machine[P]) RestoreTimer(seq uint64, deadline int64) {
 	if deadline != 0 {
-		m.setTimer(seq, 0, deadline)
+		m.setTimer(seq, m.ready.priority, deadline)
 	}
 }

@@ -18,7 +18,7 @@ var rewrite = flag.Bool("rewrite", false, "write the output that the scripts hav
 // A script is a sequence of blocks separated by blank lines: commands, a line "----", and their whole output.
 // Lines that begin with # are comments. Commands are words, options are key=value. Every script begins with new:
 //
-//	new [first=N] [max-priority=N] [single] [preempt] [groups]
+//	new [first=N] [max-priority=N] [default-priority=N] [single] [preempt] [groups]
 //	restore next=N from=N SEQ...    make the given seqs, 10 bytes each, the backlog after a restart
 //	restore-item SEQ... [priority=N] [deadline=N] [not-before=N] [deliveries=N] [acquired=N]
 //	restore-timer SEQ... deadline=N
@@ -148,6 +148,8 @@ func (s *script) run(line string) {
 			SingleActive: c.flag("single"),
 			Preempt:      c.flag("preempt"),
 			Groups:       c.flag("groups"),
+
+			DefaultPriority: uint8(c.number("default-priority", 0)),
 		})}
 	case "enqueue", "transient":
 		s.enqueue(c)
@@ -256,7 +258,7 @@ func (s *script) runStore(c command) {
 	case "restore":
 		bytes := 0
 		for i, seq := range c.seqs() {
-			item := LoadedItem[string]{Seq: seq, Payload: "m" + strconv.Itoa(int(seq)), Size: 10, Redelivered: i == 0}
+			item := LoadedItem[string]{Seq: seq, Payload: "m" + strconv.Itoa(int(seq)), Size: 10, Redelivered: i == 0, Priority: s.m.ready.priority}
 			s.disk = append(s.disk, diskMessage{item, true, true})
 			bytes += 10
 		}
@@ -264,10 +266,11 @@ func (s *script) runStore(c command) {
 	case "restore-item":
 		for _, seq := range c.seqs() {
 			item := LoadedItem[string]{Seq: seq, Payload: "m" + strconv.Itoa(int(seq)), Size: 10}
+			item.Priority = uint8(c.number("priority", int(s.m.ready.priority)))
 			item.Deliveries, item.Acquired = uint16(c.number("deliveries", 0)), uint16(c.number("acquired", 0))
 			s.disk = append(s.disk, diskMessage{item, true, true})
 			s.m.RestoreItem(RestoredItem{
-				Seq: seq, Size: 10, Priority: uint8(c.number("priority", 0)),
+				Seq: seq, Size: 10, Priority: item.Priority,
 				Deadline: int64(c.number("deadline", 0)), NotBefore: int64(c.number("not-before", 0)),
 				Deliveries: item.Deliveries, Acquired: item.Acquired,
 			})
@@ -338,13 +341,13 @@ func (s *script) enqueue(c command) {
 		item := Item[string]{
 			Payload:  name,
 			Size:     uint32(c.number("size", 1)),
-			Priority: uint8(c.number("priority", 0)),
+			Priority: uint8(c.number("priority", int(s.m.ready.priority))),
 			Deadline: int64(c.number("deadline", 0)),
 			Group:    uint16(c.number("group", 0)),
 		}
 		seq := s.m.Enqueue(item)
 		s.disk = append(s.disk, diskMessage{
-			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size, Group: item.Group},
+			LoadedItem: LoadedItem[string]{Seq: seq, Payload: item.Payload, Size: item.Size, Priority: item.Priority, Group: item.Group},
 			persistent: c.name == "enqueue",
 		})
 	}
