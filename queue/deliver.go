@@ -15,14 +15,13 @@ const headWindow = 512
 // read or the delivery limit raised. Work per call is bounded by what the consumers' sinks
 // admit.
 func (q *Queue) pumpLocked(w *Wakes) {
-	if !q.timeLocked(w) {
-		return
-	}
-	limit := q.limit()
-	for q.m.Next(limit, (*admitter)(q), &q.next) {
-		c := q.consumers[q.next.Consumer]
-		q.handedOutLocked()
-		c.Sink.Deliver(c, &q.out, w)
+	if q.timeLocked(w) {
+		limit := q.limit()
+		for q.m.Next(limit, (*admitter)(q), &q.next) {
+			c := q.consumers[q.next.Consumer]
+			q.handedOutLocked()
+			c.Sink.Deliver(c, &q.out, w)
+		}
 	}
 	q.out.Message, q.next.Payload = nil, nil
 	q.counted.forget()

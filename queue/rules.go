@@ -148,26 +148,25 @@ func (q *Queue) timeLocked(w *Wakes) bool {
 	if !timed {
 		return true
 	}
-	done := true
-	if now := q.Timers.Now(); at <= now {
-		done = q.expireLocked(now, w)
+	now := q.Timers.Now()
+	if at <= now {
+		q.expireLocked(now, w)
 		q.m.Release(now, expireStep)
+		at, timed = q.m.NextDeadline()
 	}
 	q.armLocked()
-	return done
+	return !timed || at > now
 }
 
-// expireLocked takes out messages whose deadline has passed, up to expireStep of them. It returns
-// false if there may be more.
-func (q *Queue) expireLocked(now int64, w *Wakes) bool {
+// expireLocked takes out messages whose deadline has passed, up to expireStep of them.
+func (q *Queue) expireLocked(now int64, w *Wakes) {
 	keep := q.set.DeadLetterExchange.Set && q.Store != nil
 	for range expireStep {
 		if !q.m.Expire(now, keep, &q.next) {
-			return true
+			return
 		}
 		q.leftLocked(keep, Expired, w)
 	}
-	return false
 }
 
 // leftLocked takes care of the message in q.next, which has left the machine or, if kept, is
