@@ -6,6 +6,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker/definitions"
+	"github.com/settmq/settmq/queue"
 )
 
 const exported = `{
@@ -149,4 +150,37 @@ func TestImportRespectsTheVHostLimit(t *testing.T) {
 	if _, err := b.Import(parse(t, `{"vhosts": [{"name": "a"}, {"name": "/"}]}`)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestImportOfQuorumQueues: they come with their rules, and a queue without a type gets that of its vhost.
+func TestImportOfQuorumQueues(t *testing.T) {
+	o := testOptions(t, t.TempDir(), nil)
+	b := open(t, o)
+	d := parse(t, `{
+	 "vhosts": [{"name": "/", "default_queue_type": "quorum"}],
+	 "queues": [
+	  {"name": "named", "vhost": "/", "durable": true, "auto_delete": false, "type": "quorum", "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 3}},
+	  {"name": "by default", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}
+	 ]}`)
+	if _, err := b.Import(d); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		for name, limit := range map[string]int64{"named": 3, "by default": DefaultDeliveryLimit} {
+			q, err := b.VHost("/").UseQueue(System{}, name)
+			must(t, err)
+			c := q.(*queue.Queue)
+			if TypeOf(q) != QuorumQueue || c.MaxPriority != 31 || c.DefaultPriority != 4 || !c.KeepsTransient || c.Settings.DeliveryLimit != queue.Some(limit) {
+				t.Errorf("%s: a %v queue with %+v", name, TypeOf(q), c.Options)
+			}
+		}
+	}
+	check()
+	closeBroker(t, b)
+	b = open(t, o)
+	defer closeBroker(t, b)
+	check()
+	_, refused := b.VHost("/").DeclareQueue(actor{id: 1}, QueueDeclare{Name: "by default", Durable: true})
+	must(t, refused) // the type is in its arguments
 }
