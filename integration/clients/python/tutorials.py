@@ -1,57 +1,10 @@
-"""The six tutorial patterns through pika, as its users write them.
+"""The six tutorial patterns through pika, as its users write them. See support.py for what it prints."""
 
-Run against AMQP_URL. Prints a line per pattern and "N passed, N failed" at the end; exits
-with 1 if one failed. Queues and exchanges have names of their own and are removed.
-"""
-
-import os
-import sys
-import time
-import traceback
 import uuid
 
 import pika
 
-URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672/%2F")
-PATIENCE = 20  # seconds for anything that must happen
-RUN = uuid.uuid4().hex[:8]
-
-
-def connect():
-    parameters = pika.URLParameters(URL)
-    parameters.socket_timeout = PATIENCE
-    parameters.blocked_connection_timeout = PATIENCE
-    return pika.BlockingConnection(parameters)
-
-
-def name(hint):
-    return f"tutorial-py-{RUN}-{hint}"
-
-
-def pump(connection, done):
-    """Serves the connection until done() is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("what should have been delivered was not")
-        connection.process_data_events(time_limit=min(left, 0.1))
-
-
-def equal(got, want):
-    if got != want:
-        raise AssertionError(f"got {got!r}, want {want!r}")
-
-
-def collector(channel, queue, auto_ack=True):
-    """Consumes into a list of (routing key, body)."""
-    got = []
-
-    def callback(_ch, method, _properties, body):
-        got.append((method.routing_key, body.decode()))
-
-    channel.basic_consume(queue=queue, on_message_callback=callback, auto_ack=auto_ack)
-    return got
+from support import collector, connect, equal, name, pump, run
 
 
 def hello():
@@ -216,21 +169,5 @@ def rpc():
     connection.close()
 
 
-def main():
-    passed = failed = 0
-    for pattern in (hello, work_queue, publish_subscribe, routing, topics, rpc):
-        try:
-            pattern()
-        except Exception:  # the report names it, the next pattern runs
-            failed += 1
-            print(f"FAIL {pattern.__name__}")
-            traceback.print_exc()
-        else:
-            passed += 1
-            print(f"ok   {pattern.__name__}")
-    print(f"{passed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(hello, work_queue, publish_subscribe, routing, topics, rpc)
