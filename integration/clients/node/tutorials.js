@@ -1,44 +1,10 @@
-// The six tutorial patterns through amqplib, as its users write them.
-//
-// Run against AMQP_URL. Prints a line per pattern and "N passed, N failed" at the end; exits
-// with 1 if one failed. Queues and exchanges have names of their own and are removed.
+// The six tutorial patterns through amqplib, as its users write them. See support.js for what it prints.
 'use strict';
 
 const assert = require('node:assert/strict');
 const { randomUUID } = require('node:crypto');
 const amqp = require('amqplib');
-
-const URL = process.env.AMQP_URL || 'amqp://guest:guest@localhost:5672/';
-const PATIENCE = 20_000; // ms for anything that must happen
-const RUN = randomUUID().slice(0, 8);
-
-const name = (hint) => `tutorial-js-${RUN}-${hint}`;
-
-// until resolves when done() is true; on() is called by the consumers, there is no polling.
-function waiter(done) {
-  let resolve;
-  const reached = new Promise((r) => { resolve = r; });
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error('what should have been delivered was not')), PATIENCE);
-  });
-  return {
-    check() { if (done()) resolve(); },
-    wait() {
-      if (done()) resolve();
-      return Promise.race([reached, late]).finally(() => clearTimeout(timer));
-    },
-  };
-}
-
-async function withConnection(f) {
-  const connection = await amqp.connect(URL);
-  try {
-    await f(connection);
-  } finally {
-    await connection.close();
-  }
-}
+const { URL, name, run, waiter, withConnection } = require('./support');
 
 const patterns = {
   async hello() {
@@ -201,22 +167,4 @@ const patterns = {
   },
 };
 
-async function main() {
-  let passed = 0;
-  let failed = 0;
-  for (const [pattern, run] of Object.entries(patterns)) {
-    try {
-      await run();
-      passed++;
-      console.log(`ok   ${pattern}`);
-    } catch (err) {
-      failed++;
-      console.log(`FAIL ${pattern}`);
-      console.error(err);
-    }
-  }
-  console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed ? 1 : 0;
-}
-
-main();
+run(patterns);
