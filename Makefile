@@ -48,7 +48,7 @@ faults: ## power cuts, failing calls, damage: more of them than in test
 integration: ## the black-box suites; AMQP_URL=... runs them on any broker
 	go test -count=1 ./integration/ ./integration/raw/
 
-clients: build ## the tutorial patterns in Python and Node
+clients: build ## programs with clients in Python, Node, Java and Ruby
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker integration/clients/run
 
 delays: ## a million delayed messages, due at 20 000 a second after a kill -9
