@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
@@ -69,13 +68,6 @@ var queueArguments = []queueArgument{
 	{"x-queue-master-locator", classic, accept},
 }
 
-// notBuilt are the settings that this version refuses, by the names that
-// arguments (with "x-" before them) and policies give them. A line goes with the change that
-// gives the setting its effect.
-var notBuilt = map[string]bool{
-	"consumer-timeout": true,
-}
-
 // checkDeadLettering checks the one argument that asks for rights: a queue's dead letters
 // are read from it and written to the exchange.
 func (v *VHost) checkDeadLettering(a Actor, d QueueDeclare) *amqp.Error {
@@ -121,14 +113,7 @@ func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 		}
 	}
 	if t == StreamQueue {
-		if err := checkStreamSizes(d.Arguments); err != nil {
-			return err
-		}
-	}
-	for _, f := range d.Arguments {
-		if t != StreamQueue && notBuilt[strings.TrimPrefix(f.Name, "x-")] {
-			return invalid(f.Name, "not supported by this broker yet")
-		}
+		return checkStreamSizes(d.Arguments)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ var consumerArguments = []struct {
 	types types
 }{
 	{"x-priority", classic | quorum},
-	{"x-consumer-timeout", quorum},
+	{"x-consumer-timeout", classic | quorum},
 	{"x-stream-offset", stream},
 	{"x-stream-filter", stream},
 	{"x-stream-match-unfiltered", stream},

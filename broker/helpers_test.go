@@ -68,6 +68,7 @@ type noSink struct{ cancelled atomic.Int32 }
 
 func (s *noSink) Admit(*queue.Consumer, uint32) bool                     { return false }
 func (s *noSink) Deliver(*queue.Consumer, *queue.Delivery, *queue.Wakes) {}
+func (s *noSink) TimedOut(*queue.Consumer, int64, *queue.Wakes) []uint64 { return nil }
 func (s *noSink) Cancelled(*queue.Consumer)                              { s.cancelled.Add(1) }
 
 // must fails the test on a refusal.

@@ -72,10 +72,6 @@ func withoutEffect(values map[string]any) []string {
 		switch k {
 		case "federation-upstream", "federation-upstream-set", "federation-upstream-pattern":
 			list = append(list, k)
-		default:
-			if notBuilt[k] {
-				list = append(list, k)
-			}
 		}
 	}
 	return list

@@ -112,13 +112,6 @@ var differences = []difference{
 		shown:  func(b target) bool { return b.atLeast(4, 0, 0) },
 	},
 	{
-		id:     "queue-arguments",
-		rabbit: "serves consumer timeouts",
-		settmq: "refuses the arguments it does not serve yet with 406",
-		why:    "an argument that is accepted must have its effect",
-		shown:  func(target) bool { return true },
-	},
-	{
 		id:     "quorum-prefetch",
 		rabbit: "gives a consumer of a quorum queue 2000 messages if it has no prefetch",
 		settmq: "sets no limit",

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -48,23 +47,12 @@ func replyText(text string) string {
 func (s *scene) declare(t *testing.T, args amqp.Table) {
 	t.Helper()
 	_, err := s.ch.QueueDeclare(s.q, true, false, false, false, args)
-	skipNotServed(t, err)
 	must(t, err)
 }
 
 func (s *scene) declareExchange(t *testing.T, kind string) {
 	t.Helper()
 	must(t, s.ch.ExchangeDeclare(s.x, kind, false, false, false, false, nil))
-}
-
-// skipNotServed ends a test about a queue argument that SettMQ refuses because it does not serve it,
-// see the known difference "queue-arguments".
-func skipNotServed(t testing.TB, err error) {
-	t.Helper()
-	var e *amqp.Error
-	if sut.settmq && errors.As(err, &e) && strings.HasSuffix(e.Reason, ": not supported by this broker yet") {
-		t.Skip(e.Reason)
-	}
 }
 
 // hard tells whether a reply code closes the connection (AMQP 0-9-1 §1.2, as RabbitMQ scopes them).
@@ -111,7 +99,6 @@ func (c refusal) run(t *testing.T) {
 	closed := s.ch.NotifyClose(make(chan *amqp.Error, 1))
 	c.do(t, s)
 	e := await(t, "exception", closed)
-	skipNotServed(t, e)
 	start, open := strings.CutSuffix(c.text, "…")
 	if e.Code != c.code || !open && e.Reason != s.expand(c.text) || !strings.HasPrefix(e.Reason, s.expand(start)) {
 		t.Errorf("refused with %d %q\nwant         %d %q", e.Code, e.Reason, c.code, s.expand(c.text))

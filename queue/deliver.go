@@ -21,6 +21,9 @@ func (q *Queue) pumpLocked(w *Wakes) {
 			c := q.consumers[q.next.Consumer]
 			q.handedOutLocked()
 			c.Sink.Deliver(c, &q.out, w)
+			if limit := q.timeLimit(c); limit > 0 {
+				q.waitLocked(c, limit)
+			}
 		}
 	}
 	q.out.Message, q.next.Payload = nil, nil

@@ -215,6 +215,19 @@ func (s *sink) Cancelled(*Consumer) {
 	s.cond.Broadcast()
 }
 
+// TimedOut returns all that was delivered and not taken.
+func (s *sink) TimedOut(*Consumer, int64, *Wakes) (seqs []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancelled++
+	for _, d := range s.list {
+		seqs = append(seqs, d.seq)
+	}
+	s.list = nil
+	s.cond.Broadcast()
+	return seqs
+}
+
 func (s *sink) Wake(bool) {
 	s.mu.Lock()
 	s.woken++

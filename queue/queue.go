@@ -108,6 +108,7 @@ type Queue struct {
 	retryAt   int64 // when refused dead letters are tried again; 0: there are none
 	lastUse   int64 // when the queue was used last, for its expiry
 	dead      deaths
+	waits     waits
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
 	counted   counted // what out refers to when it tells its counts
@@ -313,6 +314,7 @@ func (q *Queue) Delete(ifUnused, ifEmpty bool) (ready int, consumers []*Consumer
 	clear(q.consumers)
 	q.m = fifo.New[*storage.Message](fifo.Options{}) // lets the messages go
 	q.dead = deaths{}
+	q.waits = waits{}
 	q.Timers.stop(&q.timer)
 	q.releaseWaitersLocked()
 	return ready, consumers, nil

@@ -23,8 +23,9 @@ type busySink struct {
 	wrong []string        // guarded by mu
 }
 
-func (s *busySink) Admit(*Consumer, uint32) bool { return true }
-func (s *busySink) Cancelled(*Consumer)          {}
+func (s *busySink) Admit(*Consumer, uint32) bool               { return true }
+func (s *busySink) Cancelled(*Consumer)                        {}
+func (s *busySink) TimedOut(*Consumer, int64, *Wakes) []uint64 { return nil }
 
 func (s *busySink) Deliver(_ *Consumer, d *Delivery, _ *Wakes) {
 	s.note(d)

@@ -280,6 +280,9 @@ func (q *Queue) armLocked() {
 	if q.retryAt > 0 {
 		at = min(at, q.retryAt)
 	}
+	if q.waits.first > 0 {
+		at = min(at, q.waits.first)
+	}
 	if at < 1<<63-1 {
 		q.wakeLocked(at)
 	}
@@ -294,6 +297,7 @@ func (q *Queue) tick(now int64) {
 		q.mu.Unlock()
 		return
 	}
+	late := q.lateLocked(now)
 	q.trimLocked(&w)
 	if q.retryAt > 0 && q.retryAt <= now {
 		q.retryLocked(&w)
@@ -307,6 +311,9 @@ func (q *Queue) tick(now int64) {
 	q.releaseWaitersLocked() // gets wait for expiry to be done
 	q.armLocked()
 	q.mu.Unlock()
+	for _, c := range late {
+		q.timeOut(c, &w)
+	}
 	w.Flush()
 	if expired && q.OnExpired != nil {
 		q.OnExpired(q)

@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"time"
+
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/queue/fifo"
 	"github.com/settmq/settmq/storage"
@@ -35,6 +37,10 @@ type Sink interface {
 	// Cancelled tells the sink that the queue dropped the consumer, after the queue was
 	// deleted. It is called without the queue's lock.
 	Cancelled(c *Consumer)
+	// TimedOut tells the sink that c held a delivery for longer than limit milliseconds and is no
+	// consumer any more. It returns what c holds, which the queue requeues; a later settlement of
+	// it by the client must have no effect. It is called without the queue's lock.
+	TimedOut(c *Consumer, limit int64, w *Wakes) (seqs []uint64)
 }
 
 // Source is what feeds a consumer, as its channel sees it: the queue, whatever its kind, or the
@@ -67,6 +73,8 @@ type Consumer struct {
 	Priority  int32
 	Queue     Source // set by Subscribe
 	Arguments amqp.Table
+	// Timeout, if set, goes before the queue's [Settings.ConsumerTimeout]; 0 is no limit.
+	Timeout Optional[time.Duration]
 
 	// MaxWaiting is how many bytes may wait for the consumer's socket when it gets a delivery; 0 leaves it to the
 	// sink. It is set by Subscribe.

@@ -64,7 +64,7 @@ func (ch *channel) Deliver(c *queue.Consumer, d *queue.Delivery, w *queue.Wakes)
 	ch.mu.Lock()
 	ch.nextTag++
 	if !d.NoAck {
-		ch.unacked.push(outstanding{tag: ch.nextTag, seq: d.Seq, queue: c.Queue, consumer: true})
+		ch.unacked.push(outstanding{tag: ch.nextTag, seq: d.Seq, queue: c.Queue, consumer: c})
 	}
 	ch.conn.out.deliver(ch, c.Tag, ch.nextTag, d, w)
 	ch.mu.Unlock()
@@ -86,6 +86,34 @@ func (ch *channel) Cancelled(c *queue.Consumer) {
 	}
 	ch.mu.Unlock()
 	w.Flush()
+}
+
+// TimedOut implements queue.Sink. A client that does not know cancel notices has its channel closed.
+func (ch *channel) TimedOut(c *queue.Consumer, limit int64, w *queue.Wakes) []uint64 {
+	ch.mu.Lock()
+	seqs := ch.unacked.disown(c)
+	if ch.gone {
+		ch.mu.Unlock()
+		return seqs
+	}
+	parked := ch.parked
+	ch.parked = nil
+	if ch.consumers[c.Tag] == c {
+		delete(ch.consumers, c.Tag)
+		ch.consumerEvent("consumer.deleted", c)
+		if ch.conn.client.cancelNotify {
+			ch.conn.out.method(ch.id, &amqp.BasicCancel{ConsumerTag: c.Tag, NoWait: true}, w)
+		}
+	}
+	ch.mu.Unlock()
+	for _, p := range parked {
+		p.Queue.Unpark(p.ID, w)
+	}
+	if !ch.conn.client.cancelNotify && len(seqs) > 0 {
+		ch.conn.interruptChannel(ch, amqp.PreconditionFailed(
+			"delivery acknowledgement on channel %d timed out. Timeout value used: %d ms. This timeout value can be configured, see consumers doc guide to learn more", ch.id, limit))
+	}
+	return seqs
 }
 
 // Confirm implements storage.Confirmer. The store's committer calls it.

@@ -95,11 +95,12 @@ type conn struct {
 	beats     beatState     // owned by the server's heartbeat goroutine
 
 	mu          sync.Mutex
-	interrupted *amqp.Error   // guarded by mu: somebody wants the connection closed
-	resume      chan struct{} // guarded by mu: the reader waits on it for an alarm to clear
-	holding     bool          // guarded by mu: held is not empty
-	resumed     bool          // guarded by mu: the alarm is over, the reader was woken
-	stop        chan struct{} // closed when the connection is to end, for waits in handlers
+	interrupted *amqp.Error      // guarded by mu: somebody wants the connection closed
+	resume      chan struct{}    // guarded by mu: the reader waits on it for an alarm to clear
+	holding     bool             // guarded by mu: held is not empty
+	failing     []failingChannel // guarded by mu: to be closed by the reader
+	resumed     bool             // guarded by mu: the alarm is over, the reader was woken
+	stop        chan struct{}    // closed when the connection is to end, for waits in handlers
 	stopOnce    sync.Once
 }
 
@@ -370,12 +371,25 @@ func (c *conn) interrupt(err *amqp.Error) {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 }
 
+// interruptChannel asks the reader, from another goroutine, to close a channel.
+func (c *conn) interruptChannel(ch *channel, err *amqp.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failing = append(c.failing, failingChannel{ch, err})
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+}
+
+type failingChannel struct {
+	ch  *channel
+	err *amqp.Error
+}
+
 // setReadDeadline is what the reader sets its deadline with: a wake by interrupt or by the
 // end of an alarm that it has not seen yet must not get lost.
 func (c *conn) setReadDeadline(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.interrupted == nil && !c.resumed {
+	if c.interrupted == nil && !c.resumed && len(c.failing) == 0 {
 		_ = c.nc.SetReadDeadline(t)
 	}
 }
@@ -385,15 +399,22 @@ func (c *conn) setReadDeadline(t time.Time) {
 func (c *conn) takeInterrupt() bool {
 	c.mu.Lock()
 	err := c.interrupted
-	resumed := c.resumed
-	c.interrupted, c.resumed = nil, false
+	resumed, failing := c.resumed, c.failing
+	c.interrupted, c.resumed, c.failing = nil, false, nil
 	c.mu.Unlock()
 	switch {
-	case err == nil && resumed && c.state == running:
+	case err == nil && (resumed || failing != nil) && c.state == running:
 		c.setReadDeadline(time.Time{})
-		c.releaseHeld()
+		for _, f := range failing {
+			if c.channels[f.ch.id] == f.ch && !f.ch.closing {
+				c.failed(f.ch, f.err)
+			}
+		}
+		if resumed {
+			c.releaseHeld()
+		}
 		c.wakes.Flush()
-	case err == nil && resumed: // closing meanwhile
+	case err == nil && (resumed || failing != nil): // closing meanwhile
 		c.setReadDeadline(time.Now().Add(failureDelay))
 	case err == nil:
 		return false

@@ -3,6 +3,8 @@ package server
 import (
 	"errors"
 	"math"
+	"strconv"
+	"time"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
@@ -44,6 +46,9 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 		c.Prefetch = math.MaxUint32 // the channel's own limit is one too
 	}
 	if c.Priority, refused = consumerPriority(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
+		return refused
+	}
+	if c.Timeout, refused = consumerTimeout(name, ch.conn.vhost.Name(), m.Arguments); refused != nil {
 		return refused
 	}
 	if refused = ch.checkTag(tag); refused != nil {
@@ -117,6 +122,25 @@ func consumerPriority(queueName, vhost string, args amqp.Table) (int32, *amqp.Er
 		return 0, amqp.PreconditionFailed("invalid arg 'x-priority' for queue '%s' in vhost '%s': \"expected integer, got %s\"", queueName, vhost, v.TypeName())
 	}
 	return int32(max(min(n, 1<<31-1), -1<<31)), nil
+}
+
+// consumerTimeout is the consumer's own limit for how long it may hold a delivery.
+func consumerTimeout(queueName, vhost string, args amqp.Table) (t queue.Optional[time.Duration], _ *amqp.Error) {
+	v, ok := args.Get("x-consumer-timeout")
+	if !ok {
+		return t, nil
+	}
+	n, ok := v.Int()
+	why := ""
+	switch {
+	case !ok:
+		why = "\"expected integer, got " + v.TypeName() + "\""
+	case n < 0:
+		why = "{value_negative," + strconv.FormatInt(n, 10) + "}"
+	default:
+		return queue.Some(time.Duration(min(n, broker.MaxMillis)) * time.Millisecond), nil
+	}
+	return t, amqp.PreconditionFailed("invalid arg 'x-consumer-timeout' for queue '%s' in vhost '%s': %s", queueName, vhost, why)
 }
 
 // cancel ends a consumer; an unknown tag is no error. What it holds stays outstanding.

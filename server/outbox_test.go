@@ -188,8 +188,9 @@ type outboxSink struct {
 	n int // written under the queue's lock
 }
 
-func (s *outboxSink) Admit(c *queue.Consumer, _ uint32) bool { return s.r.o.admit(c) }
-func (s *outboxSink) Cancelled(*queue.Consumer)              {}
+func (s *outboxSink) Admit(c *queue.Consumer, _ uint32) bool                 { return s.r.o.admit(c) }
+func (s *outboxSink) Cancelled(*queue.Consumer)                              {}
+func (s *outboxSink) TimedOut(*queue.Consumer, int64, *queue.Wakes) []uint64 { return nil }
 func (s *outboxSink) Deliver(_ *queue.Consumer, d *queue.Delivery, w *queue.Wakes) {
 	s.n++
 	s.r.o.deliver(s.r.ch, "c", uint64(s.n), d, w)

@@ -6,8 +6,8 @@ import "github.com/settmq/settmq/queue"
 type outstanding struct {
 	tag      uint64
 	seq      uint64
-	queue    queue.Source // nil: settled, but still in the middle of the list
-	consumer bool         // delivered to a consumer, not fetched with basic.get
+	queue    queue.Source    // nil: settled, but still in the middle of the list
+	consumer *queue.Consumer // nil: fetched with basic.get
 }
 
 // unacked is the list of a channel's outstanding deliveries, in the order of their tags.
@@ -28,7 +28,7 @@ func (u *unacked) push(o outstanding) {
 	}
 	u.items = append(u.items, o)
 	u.live++
-	if o.consumer {
+	if o.consumer != nil {
 		u.consumers++
 	}
 }
@@ -65,7 +65,7 @@ func (u *unacked) take(i int) outstanding {
 	o := u.items[i]
 	u.items[i].queue = nil
 	u.live--
-	if o.consumer {
+	if o.consumer != nil {
 		u.consumers--
 	}
 	for u.head < len(u.items) && u.items[u.head].queue == nil {
@@ -109,7 +109,7 @@ func (u *unacked) takeThrough(i int, dst []outstanding) []outstanding {
 		dst = append(dst, o)
 		u.items[j].queue = nil
 		u.live--
-		if o.consumer {
+		if o.consumer != nil {
 			u.consumers--
 		}
 	}
@@ -121,4 +121,17 @@ func (u *unacked) takeThrough(i int, dst []outstanding) []outstanding {
 // takeAll removes every entry, oldest first.
 func (u *unacked) takeAll() []outstanding {
 	return u.takeThrough(len(u.items)-1, nil)
+}
+
+// disown returns what a consumer holds. The entries stay, so that their tags may still be settled,
+// but settling them has no effect.
+func (u *unacked) disown(c *queue.Consumer) (seqs []uint64) {
+	for i := u.head; i < len(u.items); i++ {
+		if o := &u.items[i]; o.queue != nil && o.consumer == c {
+			seqs = append(seqs, o.seq)
+			o.queue, o.consumer = queue.Lost, nil
+			u.consumers--
+		}
+	}
+	return seqs
 }

@@ -11,6 +11,7 @@ import (
 
 // TestUnackedAgainstAModel compares the list with a plain slice.
 func TestUnackedAgainstAModel(t *testing.T) {
+	consumers := []*queue.Consumer{nil, {}, {}}
 	queues := []queue.Source{new(queue.Queue), new(queue.Queue)}
 	rapid.Check(t, func(rt *rapid.T) {
 		var (
@@ -26,7 +27,7 @@ func TestUnackedAgainstAModel(t *testing.T) {
 			case 0, 1, 2, 3:
 				for range rapid.SampledFrom([]int{1, 1, 40}).Draw(rt, "burst") {
 					tag += uint64(rapid.IntRange(1, 3).Draw(rt, "gap")) // deliveries without ack between
-					o := outstanding{tag: tag, seq: tag * 3, queue: queues[tag%2], consumer: tag%3 != 0}
+					o := outstanding{tag: tag, seq: tag * 3, queue: queues[tag%2], consumer: consumers[tag%3]}
 					u.push(o)
 					model = append(model, o)
 				}
@@ -67,7 +68,7 @@ func TestUnackedAgainstAModel(t *testing.T) {
 			}
 			consumers := 0
 			for _, o := range model {
-				if o.consumer {
+				if o.consumer != nil {
 					consumers++
 				}
 			}

@@ -235,6 +235,9 @@ func (k *sink) Deliver(_ *queue.Consumer, d *queue.Delivery, _ *queue.Wakes) {
 	k.changed.Broadcast()
 }
 
+// TimedOut implements queue.Sink; streams know no timeout.
+func (k *sink) TimedOut(*queue.Consumer, int64, *queue.Wakes) []uint64 { return nil }
+
 func (k *sink) Cancelled(*queue.Consumer) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
