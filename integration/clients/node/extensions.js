@@ -16,7 +16,11 @@ async function drain(channel, queue) {
 }
 
 // withChannel runs f with a confirm channel of a connection of its own.
-const withChannel = (f) => withConnection(async (connection) => f(await connection.createConfirmChannel(), connection));
+const withChannel = (f) => withConnection(async (connection) => {
+  const channel = await connection.createConfirmChannel();
+  channel.on('error', () => {}); // the call that failed rejects, too; without a listener the process would end
+  await f(channel, connection);
+});
 
 const checks = {
   // Failed work waits in a queue with a time to live and comes back, until x-death says that it was tried three times.
