@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/settmq/settmq/amqp"
 )
 
 // testEnv names destinations of the tests; its random numbers are always the same ones.
@@ -16,9 +18,12 @@ var testEnv = Environment{
 // raceEnabled is set by race_test.go.
 var raceEnabled bool
 
+// anyArgs do for every kind.
+var anyArgs = amqp.Table{{Name: "x-delayed-type", Value: amqp.String(Direct)}}
+
 func TestNewKnowsItsKinds(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, ok := New(kind, nil, testEnv)
+		x, ok := New(kind, anyArgs, testEnv)
 		if !ok || !x.Empty() {
 			t.Errorf("New(%q) = %v, %v", kind, x, ok)
 			continue
@@ -30,7 +35,7 @@ func TestNewKnowsItsKinds(t *testing.T) {
 			t.Errorf("%s: empty exchange routes to %v", kind, got)
 		}
 	}
-	for _, kind := range []string{"", "Direct", "x-unknown", "headers "} {
+	for _, kind := range []string{"", "Direct", "x-unknown", "headers ", Delayed} {
 		if _, ok := New(kind, nil, testEnv); ok {
 			t.Errorf("New(%q) is a router", kind)
 		}
@@ -72,7 +77,7 @@ func TestFanoutIgnoresKeys(t *testing.T) {
 
 func TestRouteAppends(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, _ := New(kind, nil, testEnv)
+		x, _ := New(kind, anyArgs, testEnv)
 		old, d := &dest{"old"}, &dest{"new"}
 		x.Bind("k", nil, d)
 		if got := names(x.Route([]Destination{old}, &Message{RoutingKey: "k"})); !slices.Equal(got, []string{"new", "old"}) {
@@ -83,7 +88,7 @@ func TestRouteAppends(t *testing.T) {
 
 func TestUnbindingWhatIsNotBoundDoesNothing(t *testing.T) {
 	for _, kind := range Kinds() {
-		x, _ := New(kind, nil, testEnv)
+		x, _ := New(kind, anyArgs, testEnv)
 		a, b := &dest{"a"}, &dest{"b"}
 		x.Unbind("k", nil, a)
 		x.Bind("k", nil, a)
@@ -171,7 +176,7 @@ func TestDirectAndFanoutRouteWithoutAllocating(t *testing.T) {
 		t.Skip("allocations are not counted under the race detector")
 	}
 	for _, kind := range []string{Direct, Fanout} {
-		x, _ := New(kind, nil, testEnv)
+		x, _ := New(kind, anyArgs, testEnv)
 		for i := range 50 {
 			x.Bind("k", nil, &dest{fmt.Sprint(i)})
 		}

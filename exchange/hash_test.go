@@ -240,7 +240,7 @@ func TestModulusHashIsEvenAndStable(t *testing.T) {
 // TestRandomCountsBindings: a queue with more bindings gets more, as in RabbitMQ.
 func TestRandomCountsBindings(t *testing.T) {
 	for _, kind := range []string{Random, LocalRandom} {
-		x, _ := New(kind, nil, testEnv)
+		x, _ := New(kind, anyArgs, testEnv)
 		a, b := &dest{"a"}, &dest{"b"}
 		for i := range 3 {
 			x.Bind(strconv.Itoa(i), nil, a)
@@ -272,7 +272,7 @@ func TestNeeds(t *testing.T) {
 		Direct: EveryKey, Topic: EveryKey, Fanout: 0, RecentHistory: 0, Headers: MessageHeaders, ConsistentHash: 0, ModulusHash: 0,
 		Random: Chance, LocalRandom: Chance,
 	} {
-		x, _ := New(kind, nil, testEnv)
+		x, _ := New(kind, anyArgs, testEnv)
 		if got := x.Needs(); got != want {
 			t.Errorf("%s: %b, want %b", kind, got, want)
 		}
