@@ -141,42 +141,6 @@ func (s *Store) lastSynced() uint64 {
 	return s.synced.segment
 }
 
-// checkpointOnClose spares the next Open to replay a journal in which hardly anything is alive. A
-// backlog stays there: replaying it takes less time than moving it. Called when nobody commits any
-// more.
-func (s *Store) checkpointOnClose() error {
-	last := s.lastSynced()
-	var replay int64
-	for _, seg := range s.journal.Segments() {
-		if seg.ID < last {
-			replay += seg.Size
-		}
-	}
-	if replay < s.opts.JournalSegment/2 || s.waitingBytes(last) > s.opts.JournalSegment {
-		return nil
-	}
-	if upTo, ok := s.spaceForCheckpoint(last); !ok || upTo < last {
-		return nil
-	}
-	return s.checkpointTo(last)
-}
-
-// waitingBytes is an upper bound of what a checkpoint of the segments below upTo would move.
-func (s *Store) waitingBytes(upTo uint64) (n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	oldest := s.oldest.Load()
-	for _, q := range s.queues {
-		q.mu.Lock()
-		q.live.each(q.badgerHi, func(_ uint64, l location) bool {
-			n += s.largest.Load()
-			return n <= s.opts.JournalSegment && l.segment(oldest) < upTo
-		})
-		q.mu.Unlock()
-	}
-	return n
-}
-
 func (s *Store) anyDeleted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
