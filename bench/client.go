@@ -92,6 +92,7 @@ func (c *clientFlow) open() (err error) {
 func (c *clientFlow) close() {
 	c.once.Do(func() {
 		close(c.quit)
+		c.run.gate.giveUp()
 		for _, conn := range []*amqp091.Connection{c.pub, c.sub} {
 			if conn != nil {
 				_ = conn.Close()
@@ -113,7 +114,7 @@ func (c *clientFlow) over(err error) error {
 
 func (c *clientFlow) publish() error {
 	m := amqp091.Publishing{DeliveryMode: amqp091.Persistent, Body: bodyOf(c.run.scenario.Body)}
-	for {
+	for c.run.gate.acquire(1) == 1 {
 		select {
 		case c.window <- c.run.now():
 		case <-c.quit:
@@ -124,6 +125,7 @@ func (c *clientFlow) publish() error {
 		}
 		c.sent.Add(1)
 	}
+	return nil
 }
 
 func (c *clientFlow) confirm() error {
@@ -146,6 +148,7 @@ func (c *clientFlow) consume() error {
 			return c.over(err)
 		}
 		c.delivered.Add(1)
+		c.run.gate.release(1)
 	}
 	return nil
 }

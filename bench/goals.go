@@ -59,7 +59,7 @@ func goals() []goal {
 		{row: "start to accepting, s", scenario: "start", phase: "start", figure: "start s", factor: 1, peer: lavin, peerDone: 0.06},
 		{row: "idle RSS, MiB", scenario: "start", phase: "start", figure: "RSS MiB", factor: 1, peer: lavin, peerDone: 14.8},
 		{row: "binary, MiB", scenario: "start", phase: "start", figure: "binary MiB", factor: 1, peer: lavin, peerDone: 19},
-		{row: "amqp091-go, persistent with confirms and acks", scenario: "client/confirmed", phase: steady, figure: "confirm/s", factor: 1.2, peer: lavin, peerDone: 56_900},
+		{row: "amqp091-go, persistent with confirms and acks", scenario: "client/confirmed", phase: steady, figure: "deliver/s", factor: 1.2, peer: lavin, peerDone: 56_900},
 	}
 }
 

@@ -98,7 +98,7 @@ func scenarios() []Scenario {
 		{Name: "start", About: "start the broker, leave it alone, end it, several times", Kind: kindStart, Publishers: 1, Count: 5},
 		{
 			Name: "client/confirmed", About: "amqp091-go: persistent, confirms with a window of 1000, an ack for each", Kind: kindClient,
-			Queues: 1, Publishers: 1, Consumers: 1, Body: 1024, Persistent: true, Window: 1000, Prefetch: 1000,
+			Queues: 1, Publishers: 1, Consumers: 1, Body: 1024, Persistent: true, Window: 1000, Prefetch: 1000, InFlight: 2000,
 		},
 	})
 }
