@@ -138,22 +138,36 @@ func HasProperty(props []byte, flag uint16) bool {
 	return len(props) >= 2 && (uint16(props[0])<<8|uint16(props[1]))&flag != 0
 }
 
-// ParseExpiration returns the milliseconds of an expiration property, a decimal number; ok is false for
-// anything else and for numbers of more than 15 digits, which a broker does not accept.
-func ParseExpiration(text []byte) (millis int64, ok bool) {
-	if len(text) > 1 && text[0] == '+' {
-		text = text[1:]
+// MaxExpiration is ten years in milliseconds, the longest time to live RabbitMQ takes.
+const MaxExpiration = 315360000000
+
+// ParseExpiration returns the milliseconds of an expiration property: a decimal number of at most
+// MaxExpiration, with or without a sign. For anything else why says what is wrong with it, in the Erlang
+// terms that RabbitMQ uses.
+func ParseExpiration(text []byte) (millis int64, why string) {
+	digits := text
+	negative := len(digits) > 0 && digits[0] == '-'
+	if len(digits) > 0 && (digits[0] == '-' || digits[0] == '+') {
+		digits = digits[1:]
 	}
-	if len(text) == 0 || len(text) > 15 {
-		return 0, false
+	n := 0
+	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+		n++
 	}
-	for _, d := range text {
-		if d < '0' || d > '9' {
-			return 0, false
-		}
-		millis = millis*10 + int64(d-'0')
+	for _, d := range digits[:n] {
+		millis = min(millis*10+int64(d-'0'), MaxExpiration+1)
 	}
-	return millis, true
+	switch {
+	case n == 0:
+		return 0, "no_integer"
+	case n < len(digits):
+		return 0, `{leftover_string,"` + string(digits[n:]) + `"}`
+	case negative && millis > 0:
+		return 0, "{value_negative," + string(text) + "}"
+	case millis > MaxExpiration:
+		return 0, "{value_too_large," + string(digits) + "}"
+	}
+	return millis, ""
 }
 
 // Append appends the encoded properties: those in Flags, whatever the other fields hold. Headers are

@@ -226,3 +226,32 @@ func TestSetField(t *testing.T) {
 		}
 	}
 }
+
+func TestParseExpiration(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		millis int64
+		why    string
+	}{
+		{"0", 0, ""},
+		{"60000", 60000, ""},
+		{"+5", 5, ""},
+		{"-0", 0, ""},
+		{"000000000000000000000000000000500", 500, ""},
+		{"315360000000", MaxExpiration, ""},
+		{"315360000001", 0, "{value_too_large,315360000001}"},
+		{"99999999999999999999999999", 0, "{value_too_large,99999999999999999999999999}"},
+		{"-1", 0, "{value_negative,-1}"},
+		{"-99999999999999999999999999", 0, "{value_negative,-99999999999999999999999999}"},
+		{"", 0, "no_integer"},
+		{"-", 0, "no_integer"},
+		{"x", 0, "no_integer"},
+		{" 5", 0, "no_integer"},
+		{"5s", 0, `{leftover_string,"s"}`},
+		{"1.5", 0, `{leftover_string,".5"}`},
+	} {
+		if millis, why := ParseExpiration([]byte(c.text)); millis != c.millis || why != c.why {
+			t.Errorf("ParseExpiration(%q) = %d, %q, want %d, %q", c.text, millis, why, c.millis, c.why)
+		}
+	}
+}

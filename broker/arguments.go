@@ -215,7 +215,7 @@ func checkPositive(v amqp.Value, args amqp.Table) string {
 }
 
 // MaxMillis is ten years, the longest time to live RabbitMQ takes.
-const MaxMillis = 315360000000
+const MaxMillis = amqp.MaxExpiration
 
 func checkTTL(v amqp.Value, args amqp.Table) string {
 	why := checkNonNegative(v, args)

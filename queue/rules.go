@@ -88,7 +88,7 @@ func (q *Queue) deadline(m *storage.Message, now int64) int64 {
 	if amqp.HasProperty(m.Properties, amqp.PropExpiration) {
 		var p amqp.Properties
 		if amqp.ParseProperties(m.Properties, &p) == nil {
-			if own, ok := amqp.ParseExpiration(p.Expiration); ok && (ttl < 0 || own < ttl) {
+			if own, why := amqp.ParseExpiration(p.Expiration); why == "" && (ttl < 0 || own < ttl) {
 				ttl = own
 			}
 		}

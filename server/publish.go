@@ -325,35 +325,8 @@ func checkExpiration(p *amqp.Properties) *amqp.Error {
 	if !p.Has(amqp.PropExpiration) {
 		return nil
 	}
-	text := p.Expiration
-	invalid := func(reason string) *amqp.Error {
-		return amqp.PreconditionFailed("invalid expiration '%s': %s", text, reason)
-	}
-	digits := text
-	negative := len(digits) > 0 && digits[0] == '-'
-	if len(digits) > 0 && (digits[0] == '-' || digits[0] == '+') {
-		digits = digits[1:]
-	}
-	n := 0
-	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
-		n++
-	}
-	value, tooLarge := uint64(0), false
-	for _, d := range digits[:n] {
-		if value = value*10 + uint64(d-'0'); value > broker.MaxMillis {
-			tooLarge = true
-			value = broker.MaxMillis
-		}
-	}
-	switch {
-	case n == 0:
-		return invalid("no_integer")
-	case n < len(digits):
-		return invalid(`{leftover_string,"` + string(digits[n:]) + `"}`)
-	case negative && value > 0:
-		return invalid("{value_negative," + string(text) + "}")
-	case tooLarge:
-		return invalid("{value_too_large," + string(digits) + "}")
+	if _, why := amqp.ParseExpiration(p.Expiration); why != "" {
+		return amqp.PreconditionFailed("invalid expiration '%s': %s", p.Expiration, why)
 	}
 	return nil
 }
