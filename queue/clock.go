@@ -21,14 +21,11 @@ type Timers struct {
 	running sync.WaitGroup
 }
 
-// timed is what Timers wake: it is called without locks, from their goroutine.
-type timed interface{ tick(now int64) }
-
 // timer is a queue's place in the heap. It is guarded by Timers.mu.
 type timer struct {
 	at    int64 // milliseconds of the clock
 	index int   // in the heap, from 1; 0: not in it
-	of    timed
+	of    *Queue
 }
 
 // NewTimers returns a clock that runs, and timers that wake nobody before Start.
@@ -102,7 +99,7 @@ func (t *Timers) run() {
 		case closed:
 			return
 		case k != nil:
-			k.of.tick(t.Now())
+			k.of.tick(t.Now()) // without locks
 		default:
 			alarm.Reset(wait)
 			select {

@@ -80,6 +80,10 @@ func (d *deaths) take(to []death) int {
 	return n
 }
 
+// keepsDead reports whether messages that die stay until they are safe elsewhere: there is
+// somewhere to send them, and a store that has them.
+func (q *Queue) keepsDead() bool { return q.set.DeadLetterExchange.Set && q.Store != nil }
+
 // dieLocked takes care of a message that has left the machine, or is leaving it if kept.
 func (q *Queue) dieLocked(seq uint64, m *storage.Message, reason Reason, kept bool, w *Wakes) {
 	if !q.set.DeadLetterExchange.Set {
@@ -179,17 +183,16 @@ func (d *death) message(q *Queue) (*storage.Message, error) {
 
 // buried forgets dead letters that are safe elsewhere.
 func (q *Queue) buried(seqs ...uint64) {
-	var w Wakes
 	q.mu.Lock()
-	if !q.deleted {
-		for _, seq := range seqs {
-			if _, ok := q.m.Ack(seq); ok {
-				q.Store.Settle(seq)
-			}
+	defer q.mu.Unlock()
+	if q.deleted {
+		return
+	}
+	for _, seq := range seqs {
+		if _, ok := q.m.Ack(seq); ok {
+			q.Store.Settle(seq)
 		}
 	}
-	q.mu.Unlock()
-	w.Flush()
 }
 
 // buried shows a queue to the store as the one who waits for its dead letters.

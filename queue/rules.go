@@ -49,15 +49,16 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	q.timeLocked(w) // what is due takes no room
 	if q.set.Overflow != DropHead && q.fullLocked(len(m.Body)) {
 		if q.set.Overflow == RejectPublishDLX && q.set.DeadLetterExchange.Set {
-			q.dead.list = append(q.dead.list, death{m: m, reason: MaxLen})
-			q.listDeadLocked(w)
+			q.dieLocked(0, m, MaxLen, false, w)
 		}
 		return false
 	}
-	it := fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Group: q.group(m)}
-	it.Deadline = q.deadline(m, now)
-	if q.MaxPriority > 0 {
-		it.Priority = q.priority(m)
+	var p amqp.Properties
+	if amqp.HasProperty(m.Properties, q.looksAt) && amqp.ParseProperties(m.Properties, &p) != nil {
+		p = amqp.Properties{} // checked when it was published
+	}
+	it := fifo.Item[*storage.Message]{
+		Payload: m, Size: uint32(len(m.Body)), Group: q.group(m), Deadline: q.deadline(m, &p, now), Priority: q.priority(&p),
 	}
 	seq := q.m.Enqueue(it)
 	if q.keeps(m) {
@@ -77,7 +78,7 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 
 // deadline returns when a message that arrives now expires: after the queue's time to live or its
 // own, whichever is shorter; 0 for never.
-func (q *Queue) deadline(m *storage.Message, now int64) int64 {
+func (q *Queue) deadline(m *storage.Message, p *amqp.Properties, now int64) int64 {
 	if q.Delay != nil {
 		return now + q.Delay(m)
 	}
@@ -85,12 +86,9 @@ func (q *Queue) deadline(m *storage.Message, now int64) int64 {
 	if q.set.MessageTTL.Set {
 		ttl = q.set.MessageTTL.Value.Milliseconds()
 	}
-	if amqp.HasProperty(m.Properties, amqp.PropExpiration) {
-		var p amqp.Properties
-		if amqp.ParseProperties(m.Properties, &p) == nil {
-			if own, why := amqp.ParseExpiration(p.Expiration); why == "" && (ttl < 0 || own < ttl) {
-				ttl = own
-			}
+	if p.Has(amqp.PropExpiration) {
+		if own, why := amqp.ParseExpiration(p.Expiration); why == "" && (ttl < 0 || own < ttl) {
+			ttl = own
 		}
 	}
 	if ttl < 0 {
@@ -100,12 +98,8 @@ func (q *Queue) deadline(m *storage.Message, now int64) int64 {
 }
 
 // priority returns a message's priority, at most the queue's highest.
-func (q *Queue) priority(m *storage.Message) uint8 {
-	if !amqp.HasProperty(m.Properties, amqp.PropPriority) {
-		return q.DefaultPriority
-	}
-	var p amqp.Properties
-	if amqp.ParseProperties(m.Properties, &p) != nil {
+func (q *Queue) priority(p *amqp.Properties) uint8 {
+	if !p.Has(amqp.PropPriority) {
 		return q.DefaultPriority
 	}
 	return min(p.Priority, q.MaxPriority)
@@ -133,7 +127,7 @@ func (q *Queue) lengthLocked() int { return q.m.Ready() + len(q.dead.refused) }
 // are not in memory it goes on when they are; see refillLocked.
 func (q *Queue) trimLocked(w *Wakes) {
 	for q.set.Overflow == DropHead && q.overLocked() {
-		keep := q.set.DeadLetterExchange.Set && q.Store != nil
+		keep := q.keepsDead()
 		if !q.m.DropHead(keep, &q.next) {
 			break
 		}
@@ -160,7 +154,7 @@ func (q *Queue) timeLocked(w *Wakes) bool {
 
 // expireLocked takes out messages whose deadline has passed, up to expireStep of them.
 func (q *Queue) expireLocked(now int64, w *Wakes) {
-	keep := q.set.DeadLetterExchange.Set && q.Store != nil
+	keep := q.keepsDead()
 	for range expireStep {
 		if !q.m.Expire(now, keep, &q.next) {
 			return
@@ -183,7 +177,7 @@ func (q *Queue) leftLocked(kept bool, reason Reason, w *Wakes) {
 
 // buryLocked takes an outstanding message out of the queue for a reason.
 func (q *Queue) buryLocked(seq uint64, reason Reason, w *Wakes) {
-	if !q.set.DeadLetterExchange.Set || q.Store == nil {
+	if !q.keepsDead() {
 		if it, ok := q.m.Ack(seq); ok && !q.deleted {
 			q.dieLocked(seq, it.Payload, reason, false, w)
 		}
