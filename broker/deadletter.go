@@ -15,18 +15,23 @@ import (
 
 // deadLetter sends a dead letter of q. It is a queue's OnDeadLetter.
 func (v *VHost) deadLetter(q *queue.Queue, l *queue.DeadLetter, w *queue.Wakes) queue.Outcome {
-	nobody := queue.Settled
-	if l.AtLeastOnce {
-		nobody = queue.Refused
-	}
 	m, history := newDeadLetter(q.Name, l, time.Now())
 	if m == nil {
 		return queue.Settled
 	}
-	r := v.deadRouters.Get().(*Router)
-	defer v.deadRouters.Put(r)
-	rt := r.routeDeadLetter(l, m, history)
-	if rt == nil || len(rt.Queues) == 0 {
+	return v.sendLetter(l, m, w, func(r *Router) *Route { return r.routeDeadLetter(l, m, history) })
+}
+
+// sendLetter publishes m, which l has become, where route says; to nobody if that is nil.
+func (v *VHost) sendLetter(l *queue.DeadLetter, m *storage.Message, w *queue.Wakes, route func(*Router) *Route) queue.Outcome {
+	nobody := queue.Settled
+	if l.AtLeastOnce {
+		nobody = queue.Refused
+	}
+	r := v.ownRouters.Get().(*Router)
+	defer v.ownRouters.Put(r)
+	rt := route(r)
+	if rt == nil {
 		return nobody
 	}
 	stores := rt.Stores(m)
@@ -42,7 +47,7 @@ func (v *VHost) deadLetter(q *queue.Queue, l *queue.DeadLetter, w *queue.Wakes) 
 	return queue.Settled
 }
 
-// routeDeadLetter finds the queues for a dead letter; nil if there is no such exchange. A queue
+// routeDeadLetter finds the queues for a dead letter; nil if there are none. A queue
 // that the message was in before does not get it again, unless a consumer had a hand in it: the
 // rest would go round for ever.
 func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *deathHistory) *Route {
@@ -61,6 +66,9 @@ func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *dea
 	if l.Reason != queue.Rejected {
 		rt.Queues = slices.DeleteFunc(rt.Queues, func(q Queue) bool { return h.cycles(q.About().Name) })
 		rt.countStores()
+	}
+	if len(rt.Queues) == 0 {
+		return nil
 	}
 	return rt
 }

@@ -77,24 +77,11 @@ func (v *VHost) delayOver(x *Exchange, l *queue.DeadLetter, w *queue.Wakes) queu
 	if err != nil {
 		return queue.Settled
 	}
-	r := v.deadRouters.Get().(*Router)
-	defer v.deadRouters.Put(r)
-	rt := r.routeFrom(x, m, keys, &p)
-	if rt == nil {
-		return queue.Settled // the exchange is gone, and with it what waited
-	}
-	if !rt.Stores(m) || l.Confirm == nil {
-		rt.Publish(m, w)
-		return queue.Settled
-	}
-	m.Confirm, m.ConfirmSeq = l.Confirm, l.Seq
-	if !rt.Publish(m, w) {
-		return queue.Settled
-	}
-	return queue.Stored
+	return v.sendLetter(l, m, w, func(r *Router) *Route { return r.routeFrom(x, m, keys, &p) })
 }
 
-// routeFrom is the route of a message of the broker's own from an exchange on; nil if that is gone.
+// routeFrom is the route of a message of the broker's own from an exchange on; nil if that is gone,
+// and with it what waited there.
 func (r *Router) routeFrom(x *Exchange, m *storage.Message, keys []string, p *amqp.Properties) *Route {
 	v := r.vhost
 	v.mu.RLock()

@@ -151,7 +151,9 @@ func (v *VHost) announce(exchangeName, key string, p *amqp.Properties, headers a
 		v.mu.RUnlock()
 		return
 	}
-	rt := v.NewRouter().evaluateLocked(x, key, nil, p)
+	r := v.ownRouters.Get().(*Router)
+	defer v.ownRouters.Put(r)
+	rt := r.evaluateLocked(x, key, nil, p)
 	v.mu.RUnlock()
 	m := &storage.Message{Exchange: exchangeName, RoutingKey: key, Properties: p.Append(nil), Body: body, Transient: p.DeliveryMode != 2}
 	var w queue.Wakes

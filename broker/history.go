@@ -138,7 +138,8 @@ func (v *VHost) routeTo(to exchange.Destination, m *storage.Message) *Route {
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	r := v.NewRouter()
+	r := v.ownRouters.Get().(*Router)
+	defer v.ownRouters.Put(r)
 	rt := r.evaluateLocked(to.(*Exchange), m.RoutingKey, keys, &p).Clone()
 	return &rt
 }

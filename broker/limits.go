@@ -232,16 +232,15 @@ func (u *Users) enter(user string) *amqp.Error {
 	return nil
 }
 
-func (u *Users) leave(user string) {
+func (u *Users) leave(user string) { u.giveBack(user, usage{connections: 1}) }
+
+// giveBack takes what was closed off what a user has open, and forgets one who has nothing.
+func (u *Users) giveBack(user string, closed usage) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	have := u.usage[user]
-	have.connections--
-	u.use(user, have)
-}
-
-// use notes what a user has open, and forgets one who has nothing.
-func (u *Users) use(user string, have usage) {
+	have.connections -= closed.connections
+	have.channels -= closed.channels
 	if have == (usage{}) {
 		delete(u.usage, user)
 	} else {
@@ -265,15 +264,9 @@ func (s *Session) OpenChannel() *amqp.Error {
 
 // CloseChannels gives n channels back.
 func (s *Session) CloseChannels(n int) {
-	if n == 0 {
-		return
+	if n > 0 {
+		s.users.giveBack(s.user.Name, usage{channels: n})
 	}
-	u, user := s.users, s.user.Name
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	have := u.usage[user]
-	have.channels -= n
-	u.use(user, have)
 }
 
 // decodeLimits reads a record.

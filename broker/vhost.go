@@ -33,9 +33,9 @@ type VHost struct {
 	limits      limits
 	connections int // that are in the vhost
 
-	replies     replies
-	deadRouters sync.Pool   // of *Router, for dead letters
-	tracing     atomic.Bool // the firehose is on
+	replies    replies
+	ownRouters sync.Pool   // of *Router, for messages that the broker publishes itself
+	tracing    atomic.Bool // the firehose is on
 
 	// generation rises with every change of the topology: cached routes of an older
 	// generation are stale.
@@ -103,7 +103,7 @@ func newVHost(b *Broker, name string) *VHost {
 		policyOf:   make(map[Queue]*EffectivePolicy),
 		parameters: make(map[parameterID]json.RawMessage),
 	}
-	v.deadRouters.New = func() any { return v.NewRouter() }
+	v.ownRouters.New = func() any { return v.NewRouter() }
 	for _, d := range defaultExchanges {
 		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
 	}
