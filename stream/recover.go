@@ -120,12 +120,15 @@ func (r *recovery) openSealed(g *segment) error {
 	if ok, err := g.readSummary(); ok || err != nil {
 		return err
 	}
-	f, err := r.fs.OpenFile(g.path(), false)
+	w, err := r.walk(g)
 	if err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return err
 	}
-	defer f.Close()
-	if err := g.walkToEnd(f); err != nil {
+	defer w.f.Close()
+	if err := w.run(false); err != nil {
+		return err
+	}
+	if err := w.checkEnd(); err != nil {
 		return err
 	}
 	g.log.writeIndex(g)
@@ -133,17 +136,17 @@ func (r *recovery) openSealed(g *segment) error {
 	return nil
 }
 
-// walkToEnd walks a sealed segment whose end is not known.
-func (g *segment) walkToEnd(f journal.File) error {
+// walk opens a segment to be walked through. The caller closes the walker's file.
+func (r *recovery) walk(g *segment) (*walker, error) {
+	f, err := r.fs.OpenFile(g.path(), false)
+	if err != nil {
+		return nil, fmt.Errorf("stream: %w", err)
+	}
 	size, err := f.Size()
 	if err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return nil, fmt.Errorf("stream: %w", errors.Join(err, f.Close()))
 	}
-	w := walker{g: g, f: f, size: size}
-	if err := w.run(false); err != nil {
-		return err
-	}
-	return w.checkEnd()
+	return &walker{g: g, f: f, size: size, link: g.salt}, nil
 }
 
 // openActive finds the end of the last segment and cuts off what a crash left behind it.
@@ -155,16 +158,11 @@ func (r *recovery) openActive(g *segment) error {
 		}
 		*g = segment{log: g.log, base: g.base, name: g.name, salt: g.salt, next: g.base, end: chunksFrom}
 	}
-	f, err := r.fs.OpenFile(g.path(), false)
+	w, err := r.walk(g)
 	if err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return err
 	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return fmt.Errorf("stream: %w", err)
-	}
-	w := walker{g: g, f: f, size: size}
+	defer w.f.Close()
 	if err := w.run(true); err != nil {
 		return err
 	}
@@ -354,16 +352,11 @@ func lastByte(f journal.File, from int64) (int64, error) {
 // repair reads a whole segment and writes gaps over what is damaged. nextBase is the offset that the next segment
 // begins with, 0 for the active one, whose torn end is left to openActive.
 func (r *recovery) repair(g *segment, nextBase uint64) error {
-	f, err := r.fs.OpenFile(g.path(), false)
+	w, err := r.walk(g)
 	if err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return err
 	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return fmt.Errorf("stream: %w", err)
-	}
-	w := walker{g: g, f: f, size: size, link: g.salt}
+	defer w.f.Close()
 	patched := false
 	for {
 		c, ok, err := w.next()
@@ -385,7 +378,7 @@ func (r *recovery) repair(g *segment, nextBase uint64) error {
 		r.lose(g, g.end, "damaged chunks of a stream", uint64(gap.count))
 		var b [chunkHeaderSize]byte
 		gap.encode(b[:], g.salt)
-		if _, err := f.WriteAt(b[:], g.end); err != nil {
+		if _, err := w.f.WriteAt(b[:], g.end); err != nil {
 			return fmt.Errorf("stream: %w", err)
 		}
 		patched = true
@@ -393,7 +386,7 @@ func (r *recovery) repair(g *segment, nextBase uint64) error {
 		w.link, w.free = gap.sum, true
 	}
 	if patched {
-		if err := f.Sync(); err != nil {
+		if err := w.f.Sync(); err != nil {
 			return fmt.Errorf("stream: %w", err)
 		}
 	}
