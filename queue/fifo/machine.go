@@ -213,7 +213,8 @@ func (m *Machine[P]) Get(limit uint64, noAck bool, d *Delivery[P]) bool {
 	return true
 }
 
-// handOut moves the first message of a backlog to the outstanding ones, or out of the queue.
+// handOut moves the first message of a backlog to the outstanding ones, or out of the queue. It ends as hand does, written
+// out here: the call costs 4 of some 63 ns.
 func (m *Machine[P]) handOut(b *backlog[P], slot uint32, id ConsumerID, noAck bool, d *Delivery[P]) {
 	it := b.pop()
 	if m.levels != nil {
