@@ -2,39 +2,51 @@ package main
 
 import (
 	"fmt"
-	"io"
+
+	"github.com/spf13/cobra"
 
 	"github.com/settmq/settmq"
+	"github.com/settmq/settmq/cli"
 	"github.com/settmq/settmq/config"
 )
 
-const configUsage = `
-Usage: settmq config check FILE     says what is wrong with a config file
-       settmq config default        prints every setting with its default`
-
-// runConfig checks or prints configuration. args are those behind "config".
-func runConfig(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	c := newCommand("config", configUsage, stdout, stderr)
-	operands, code, done := c.parse(args)
-	switch {
-	case done:
-		return code
-	case len(operands) == 0:
-		return c.usage("needs check or default")
-	case operands[0] == "default" && len(operands) == 1:
-		if _, err := stdout.Write(settmq.ExampleConfig); err != nil {
-			return c.fail(err)
-		}
-		return exitOK
-	case operands[0] == "check" && len(operands) == 2 && operands[1] != "":
-		if _, err := config.Load(operands[1]); err != nil {
-			fmt.Fprintln(stderr, err) // one line per problem, each with the file's name
-			return exitFailed
-		}
-		fmt.Fprintf(stdout, "%s: ok\n", operands[1])
-		return exitOK
-	case operands[0] == "check":
-		return c.usage("check needs one file")
+// configCommand checks or prints configuration.
+func configCommand(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "config",
+		GroupID: cli.GroupBroker,
+		Short:   "Check a config file, print the settings",
+		Args:    cli.NoCommand,
+		RunE:    func(*cobra.Command, []string) error { return cli.Usagef("needs check or default") },
 	}
-	return c.usage("does not know %q", operands[len(operands)-1])
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "check FILE",
+			Short: "Say what is wrong with a config file",
+			Args: func(_ *cobra.Command, args []string) error {
+				if len(args) != 1 || args[0] == "" {
+					return cli.Usagef("needs one file")
+				}
+				return nil
+			},
+			RunE: func(_ *cobra.Command, args []string) error {
+				if _, err := config.Load(args[0]); err != nil {
+					fmt.Fprintln(app.Stderr, err) // one line per problem, each with the file's name
+					return cli.Told(cli.ExitFailed)
+				}
+				_, err := fmt.Fprintf(app.Stdout, "%s: ok\n", args[0])
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "default",
+			Short: "Print every setting with its default",
+			Args:  cli.NoOperands,
+			RunE: func(*cobra.Command, []string) error {
+				_, err := app.Stdout.Write(settmq.ExampleConfig)
+				return err
+			},
+		},
+	)
+	return cmd
 }

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
 
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/cli"
 	"github.com/settmq/settmq/config"
 	"github.com/settmq/settmq/internal/sysmem"
 	"github.com/settmq/settmq/server"
@@ -38,17 +40,34 @@ const (
 	exitDiskFailed  = 17 // a write or sync failed while running: the broker stopped at once
 )
 
-func runServe(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	c := newCommand("serve", "Usage: settmq serve [--config FILE]", stdout, stderr)
-	file := c.flags.String("config", "", "configuration `FILE`; see settmq config default")
-	operands, code, done := c.parse(args)
-	if done {
-		return code
+func serveCommand(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "serve",
+		GroupID: cli.GroupBroker,
+		Short:   "Run the broker",
+		Args:    cli.NoOperands,
 	}
-	if len(operands) > 0 {
-		return c.usage("takes no operands")
+	addServe(cmd, app)
+	return cmd
+}
+
+// addServe makes a command run the broker.
+func addServe(cmd *cobra.Command, app *cli.App) {
+	file := cmd.Flags().String("config", "", "configuration `FILE`; see settmq config default")
+	cmd.RunE = func(*cobra.Command, []string) error { return told(runServe(*file, app.Stderr)) }
+}
+
+// told is the error for an exit code whose reason has been printed.
+func told(code int) error {
+	if code == cli.ExitOK {
+		return nil
 	}
-	cfg, err := config.Load(*file)
+	return cli.Told(code)
+}
+
+// runServe runs the broker until it is told to stop, and returns the exit code.
+func runServe(file string, stderr io.Writer) int {
+	cfg, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitConfig
@@ -134,7 +153,7 @@ func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, faile
 		return exitDiskFailed
 	}
 	log.Info().Msg("stopped")
-	return exitOK
+	return cli.ExitOK
 }
 
 func greet(cfg *config.Config, log zerolog.Logger) {
@@ -286,21 +305,28 @@ func explain(err error, dir string) (int, string) {
 	return exitDataDir, fmt.Sprintf("data directory %s cannot be opened: %v", filepath.Clean(dir), err)
 }
 
-// runRecover opens a damaged data directory without what cannot be read.
-func runRecover(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	c := newCommand("recover", "Usage: settmq recover --accept-loss [--config FILE]\n\nDrops what cannot be read from a damaged data directory and prints what that is.", stdout, stderr)
-	file := c.flags.String("config", "", "configuration `FILE`")
-	accept := c.flags.Bool("accept-loss", false, "really drop what cannot be read")
-	operands, code, done := c.parse(args)
-	switch {
-	case done:
-		return code
-	case len(operands) > 0:
-		return c.usage("takes no operands")
-	case !*accept:
-		return c.usage("needs --accept-loss")
+func recoverCommand(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "recover --accept-loss",
+		GroupID: cli.GroupBroker,
+		Short:   "Open a damaged data directory",
+		Long:    "Drops what cannot be read from a damaged data directory and prints what that is. The broker must not run.",
+		Args:    cli.NoOperands,
 	}
-	cfg, err := config.Load(*file)
+	file := cmd.Flags().String("config", "", "configuration `FILE`")
+	accept := cmd.Flags().Bool("accept-loss", false, "really drop what cannot be read")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if !*accept {
+			return cli.Usagef("needs --accept-loss")
+		}
+		return told(runRecover(*file, app.Stdout, app.Stderr))
+	}
+	return cmd
+}
+
+// runRecover opens a damaged data directory without what cannot be read, and returns the exit code.
+func runRecover(file string, stdout, stderr io.Writer) int {
+	cfg, err := config.Load(file)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitConfig
@@ -326,5 +352,5 @@ func runRecover(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 		return code
 	}
 	fmt.Fprintf(stdout, "%s opens; %d losses\n", cfg.DataDir, losses)
-	return exitOK
+	return cli.ExitOK
 }

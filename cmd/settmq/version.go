@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/settmq/settmq/cli"
 )
 
 // version is the release, set by the linker (-X main.version=1.2.3). Without it the module's version counts,
@@ -35,16 +38,20 @@ func buildVersion() string {
 	return text
 }
 
-// runVersion prints the version. args are those behind "version"; there are none.
-func runVersion(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	c := newCommand("version", "Usage: settmq version", stdout, stderr)
-	operands, code, done := c.parse(args)
-	if done {
-		return code
+// versionLine is the program's version with that of the compiler and the platform.
+func versionLine() string {
+	return fmt.Sprintf("settmq %s (%s %s/%s)", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func versionCommand(app *cli.App) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		GroupID: cli.GroupBroker,
+		Short:   "Print the version",
+		Args:    cli.NoOperands,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(app.Stdout, versionLine())
+			return err
+		},
 	}
-	if len(operands) > 0 {
-		return c.usage("takes no operands")
-	}
-	fmt.Fprintf(stdout, "settmq %s (%s %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return exitOK
 }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bufio"
@@ -11,71 +11,62 @@ import (
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
 )
-
-const pubUsage = `
-Usage: settmq pub [flags] [body ...]
-
-Publishes each body as a message, or each line of standard input if there is none. Returns when
-the broker has confirmed all of them. A message that reaches no queue is reported (exit code 4).
-
-  settmq pub --key hello "hi"                     to the queue hello
-  settmq pub --exchange events --key order.new < orders.txt`
 
 const (
 	confirmWindow = 256      // messages on their way before the first confirm is waited for
 	maxLine       = 16 << 20 // bytes of a line of standard input
 )
 
-// runPub publishes messages with confirms and mandatory. args are those behind "pub".
-func runPub(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := newCommand("pub", pubUsage, stdout, stderr).withURL()
-	var p publisher
-	var headers listFlag
-	c.flags.StringVar(&p.exchange, "exchange", "", "`name` of the exchange (default: the default exchange, which takes the key for the name of a queue)")
-	c.flags.StringVar(&p.key, "key", "", "routing `key`")
-	persistent := c.flags.Bool("persistent", false, "messages survive a restart of the broker, in durable queues")
-	count := c.flags.Int("count", 1, "publish every body `n` times")
-	c.flags.StringVar(&p.template.ContentType, "content-type", "", "content `type` of the messages")
-	c.flags.Var(&headers, "header", "`key=value` to send as a header; may be repeated")
-	bodies, code, done := c.parse(args)
-	if done {
-		return code
+// pubCommand publishes messages with confirms and mandatory.
+func (a *App) pubCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "pub [body ...]",
+		GroupID: GroupMessages,
+		Short:   "Publish messages and wait for their confirms",
+		Long: lines("Publishes each body as a message, or each line of standard input if there is none. Returns when",
+			"the broker has confirmed all of them. A message that reaches no queue is reported (exit code 4)."),
+		Example: lines("  settmq pub --key hello \"hi\"                     to the queue hello",
+			"  settmq pub --exchange events --key order.new < orders.txt"),
 	}
-	if *count < 1 {
-		return c.usage("--count must be at least 1")
-	}
-	if p.exchange == "" && p.key == "" {
-		return c.usage("needs --key, the name of a queue, or --exchange")
-	}
-	if *persistent {
-		p.template.DeliveryMode = amqp091.Persistent
-	}
-	for _, h := range headers {
-		k, v, ok := strings.Cut(h, "=")
-		if !ok || k == "" || len(k) > 255 {
-			return c.usage("--header %q is not key=value", h)
+	p := publisher{amqpClient: newAMQPClient(cmd), stdout: a.Stdout}
+	f := cmd.Flags()
+	f.StringVar(&p.exchange, "exchange", "", "`name` of the exchange (default: the default exchange, which takes the key for the name of a queue)")
+	f.StringVar(&p.key, "key", "", "routing `key`")
+	persistent := f.Bool("persistent", false, "messages survive a restart of the broker, in durable queues")
+	count := f.Int("count", 1, "publish every body `n` times")
+	f.StringVar(&p.template.ContentType, "content-type", "", "content `type` of the messages")
+	headers := f.StringArray("header", nil, "`key=value` to send as a header; may be repeated")
+	cmd.RunE = func(_ *cobra.Command, bodies []string) error {
+		if *count < 1 {
+			return Usagef("--count must be at least 1")
 		}
-		if p.template.Headers == nil {
-			p.template.Headers = amqp091.Table{}
+		if p.exchange == "" && p.key == "" {
+			return Usagef("needs --key, the name of a queue, or --exchange")
 		}
-		p.template.Headers[k] = v
+		if *persistent {
+			p.template.DeliveryMode = amqp091.Persistent
+		}
+		for _, h := range *headers {
+			k, v, ok := strings.Cut(h, "=")
+			if !ok || k == "" || len(k) > 255 {
+				return Usagef("--header %q is not key=value", h)
+			}
+			if p.template.Headers == nil {
+				p.template.Headers = amqp091.Table{}
+			}
+			p.template.Headers[k] = v
+		}
+		return p.run(bodies, a.Stdin, *count)
 	}
-
-	conn, ch, err := c.connect()
-	if err != nil {
-		return c.fail(err)
-	}
-	defer closeConn(conn)
-	if err := p.start(conn, ch); err != nil {
-		return c.fail(err)
-	}
-	err = p.publishAll(c, bodies, stdin, *count)
-	return p.finish(c, err)
+	return cmd
 }
 
 // publisher sends messages and keeps account of what became of them.
 type publisher struct {
+	*amqpClient
+	stdout        io.Writer
 	exchange, key string
 	template      amqp091.Publishing
 
@@ -89,6 +80,19 @@ type publisher struct {
 	returns  sync.WaitGroup // the goroutine that counts returns; ends when the channel closes
 	returned int            // owned by that goroutine until returns is done
 	first    amqp091.Return
+}
+
+// run connects, publishes and reports.
+func (p *publisher) run(bodies []string, stdin io.Reader, count int) error {
+	conn, ch, err := p.connect()
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	if err := p.start(conn, ch); err != nil {
+		return err
+	}
+	return p.finish(p.publishAll(bodies, stdin, count))
 }
 
 func (p *publisher) start(conn *amqp091.Connection, ch *amqp091.Channel) error {
@@ -110,7 +114,7 @@ func (p *publisher) start(conn *amqp091.Connection, ch *amqp091.Channel) error {
 }
 
 // publishAll publishes bodies or, without any, the lines of stdin.
-func (p *publisher) publishAll(c *command, bodies []string, stdin io.Reader, count int) error {
+func (p *publisher) publishAll(bodies []string, stdin io.Reader, count int) error {
 	if len(bodies) > 0 {
 		for _, body := range bodies {
 			if err := p.publish([]byte(body), count); err != nil {
@@ -120,7 +124,7 @@ func (p *publisher) publishAll(c *command, bodies []string, stdin io.Reader, cou
 		return p.drain(0)
 	}
 	if isCharDevice(stdin) {
-		c.note("type messages, one a line; Ctrl-D ends")
+		p.note("type messages, one a line; Ctrl-D ends")
 	}
 	lines := bufio.NewScanner(stdin)
 	lines.Buffer(nil, maxLine)
@@ -187,29 +191,29 @@ func (p *publisher) drain(keep int) error {
 func (p *publisher) why(err error) error { return closeReason(p.closed, err) }
 
 // finish closes the channel, so that every return is counted, and reports.
-func (p *publisher) finish(c *command, err error) int {
+func (p *publisher) finish(err error) error {
 	closeConn(p.conn)
 	p.returns.Wait()
 	if routed := p.stored - p.returned; routed > 0 {
-		fmt.Fprintf(c.stdout, "%s confirmed\n", messages(routed))
+		fmt.Fprintf(p.stdout, "%s confirmed\n", messages(routed))
 	}
-	code := exitOK
+	var result error
 	if p.returned > 0 {
-		c.note("%s reached no queue: %s (%d) for key %q on %s%s", messages(p.returned), p.first.ReplyText, p.first.ReplyCode,
+		p.note("%s reached no queue: %s (%d) for key %q on %s%s", messages(p.returned), p.first.ReplyText, p.first.ReplyCode,
 			p.first.RoutingKey, exchangeName(p.first.Exchange), p.hint())
-		code = exitUnroutable
+		result = Told(ExitUnroutable)
 	}
 	if p.refused > 0 {
-		c.note("%s refused by the broker: not stored", messages(p.refused))
-		code = exitFailed
+		p.note("%s refused by the broker: not stored", messages(p.refused))
+		result = Told(ExitFailed)
 	}
 	if err != nil {
 		if n := len(p.waiting); n > 0 {
-			c.note("%s not confirmed", messages(n))
+			p.note("%s not confirmed", messages(n))
 		}
-		return c.fail(err)
+		return err
 	}
-	return code
+	return result
 }
 
 // hint tells newcomers how to get a queue.

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,8 +14,10 @@ import (
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
-	"github.com/settmq/settmq"
+	"github.com/settmq/settmq/internal/testbroker"
 )
+
+func TestMain(m *testing.M) { testbroker.Main(m) }
 
 // buffer is an output that may be watched while a command writes to it.
 type buffer struct {
@@ -60,22 +61,11 @@ func (b *buffer) await(t *testing.T, text string) {
 	}
 }
 
-// runCommand runs a command line as main would.
+// runCommand runs a command line as the program would.
 func runCommand(stdin string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	in := strings.NewReader(stdin)
-	switch args[0] {
-	case "pub":
-		code = runPub(args[1:], in, &out, &errs)
-	case "get":
-		code = runGet(args[1:], in, &out, &errs)
-	case "sub":
-		code = runSub(args[1:], in, &out, &errs)
-	case "config":
-		code = runConfig(args[1:], in, &out, &errs)
-	case "version":
-		code = runVersion(args[1:], in, &out, &errs)
-	}
+	a := &App{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs}
+	code = a.Execute(context.Background(), a.Root(), args)
 	return code, out.String(), errs.String()
 }
 
@@ -86,9 +76,9 @@ func TestWrongCommandLinesAreExplainedInOneLine(t *testing.T) {
 	}{
 		{[]string{"pub", "hi"}, "settmq pub: needs --key"},
 		{[]string{"pub", "--key", "a", "--count", "0", "hi"}, "settmq pub: --count must be"},
-		{[]string{"pub", "--key", "a", "--count", "x"}, "settmq pub: invalid value"},
+		{[]string{"pub", "--key", "a", "--count", "x"}, "settmq pub: invalid argument"},
 		{[]string{"pub", "--key", "a", "--header", "x", "hi"}, `settmq pub: --header "x" is not key=value`},
-		{[]string{"pub", "--key", "a", "hi", "--nonsense"}, "settmq pub: flag provided but not defined"}, // behind an operand
+		{[]string{"pub", "--key", "a", "hi", "--nonsense"}, "settmq pub: unknown flag: --nonsense"}, // behind an operand
 		{[]string{"get"}, "settmq get: needs the name of one queue"},
 		{[]string{"get", "a", "b"}, "settmq get: needs the name of one queue"},
 		{[]string{"get", ""}, "settmq get: needs the name of one queue"},
@@ -97,33 +87,27 @@ func TestWrongCommandLinesAreExplainedInOneLine(t *testing.T) {
 		{[]string{"sub", "--queue", "q", "--key", "k"}, "settmq sub: --key needs --exchange"},
 		{[]string{"sub", "--queue", "q", "--count", "-1"}, "settmq sub: --count cannot"},
 		{[]string{"sub", "--queue", "q", "--prefetch", "0"}, "settmq sub: --prefetch must"},
-		{[]string{"config"}, "settmq config: needs check or default"},
-		{[]string{"config", "check"}, "settmq config: check needs one file"},
-		{[]string{"config", "change"}, `settmq config: does not know "change"`},
-		{[]string{"config", "default", "x"}, `settmq config: does not know "x"`},
-		{[]string{"version", "x"}, "settmq version: takes no operands"},
 	} {
 		code, stdout, stderr := runCommand("", tc.args...)
-		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, tc.want) || strings.Count(stderr, "\n") != 1 {
+		if code != ExitUsage || stdout != "" || !strings.HasPrefix(stderr, tc.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: code %d, stdout %q, stderr %q", tc.args, code, stdout, stderr)
 		}
 	}
 }
 
 func TestHelpIsAResult(t *testing.T) {
-	for _, name := range []string{"pub", "get", "sub", "config", "version"} {
+	for _, name := range []string{"pub", "get", "sub"} {
 		code, stdout, stderr := runCommand("", name, "--help")
-		if code != exitOK || !strings.HasPrefix(stdout, "Usage: settmq "+name) || stderr != "" {
+		if code != ExitOK || !strings.Contains(stdout, "Usage:\n  settmq "+name+" ") || stderr != "" {
 			t.Errorf("%s: code %d, stdout %q, stderr %q", name, code, stdout, stderr)
 		}
 	}
 }
 
 func TestFlagsAndOperandsMixUntilTwoDashes(t *testing.T) {
-	c := newCommand("x", "", newBuffer(), newBuffer()).withURL()
-	operands, code, done := c.parse([]string{"a", "--url", "u", "b", "--", "--url", "c", "--"})
-	if done || code != exitOK || c.url != "u" || strings.Join(operands, " ") != "a b --url c --" {
-		t.Errorf("operands %q, url %q, code %d, done %t", operands, c.url, code, done)
+	code, _, stderr := runCommand("", "get", "a", "--json", "b", "--", "--nonsense")
+	if code != ExitUsage || !strings.HasPrefix(stderr, "settmq get: needs the name of one queue") {
+		t.Errorf("code %d, stderr %q", code, stderr)
 	}
 }
 
@@ -158,45 +142,13 @@ func TestFailedConnectionsAreExplainedWithoutThePassword(t *testing.T) {
 	} {
 		for _, args := range [][]string{{"pub", "--key", "a", "hi"}, {"get", "a"}, {"sub", "--queue", "a"}} {
 			code, stdout, stderr := runCommand("", append(args, "--url", target)...)
-			if code != exitUnreachable || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) {
+			if code != ExitUnreachable || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) {
 				t.Errorf("%q %s: code %d, stdout %q, stderr %q", args, target, code, stdout, stderr)
 			}
 			if strings.Contains(stderr, "s3cret") {
 				t.Errorf("the password is shown: %s", stderr)
 			}
 		}
-	}
-}
-
-func TestConfigCommands(t *testing.T) {
-	code, stdout, stderr := runCommand("", "config", "default")
-	if code != exitOK || stdout != string(settmq.ExampleConfig) || stderr != "" {
-		t.Errorf("default: code %d, stderr %q", code, stderr)
-	}
-	path := filepath.Join(t.TempDir(), "settmq.yaml")
-	if err := os.WriteFile(path, []byte(stdout), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if code, stdout, stderr := runCommand("", "config", "check", path); code != exitOK || stdout != path+": ok\n" || stderr != "" {
-		t.Errorf("check: code %d, stdout %q, stderr %q", code, stdout, stderr)
-	}
-	if err := os.WriteFile(path, []byte("channel_max: 0\nframe_max: 1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	code, stdout, stderr = runCommand("", "config", "check", path)
-	want := path + ": frame_max: 1 is not within 4KiB to 16MiB\n" + path + ": channel_max: 0 is not within 1 to 65535\n"
-	if code != exitFailed || stdout != "" || stderr != want {
-		t.Errorf("check: code %d, stdout %q, stderr %q", code, stdout, stderr)
-	}
-	if code, _, stderr := runCommand("", "config", "check", path+"x"); code != exitFailed || !strings.Contains(stderr, "no such file") {
-		t.Errorf("missing file: code %d, stderr %q", code, stderr)
-	}
-}
-
-func TestVersionIsOneLine(t *testing.T) {
-	code, stdout, _ := runCommand("", "version")
-	if code != exitOK || !strings.HasPrefix(stdout, "settmq ") || strings.Count(stdout, "\n") != 1 {
-		t.Errorf("code %d, stdout %q", code, stdout)
 	}
 }
 
@@ -234,14 +186,15 @@ func TestBodiesCannotSteerATerminal(t *testing.T) {
 	}
 }
 
-// From here on a broker is needed: any one, at $AMQP_URL.
+// From here on a broker is needed: any one at $AMQP_URL, or one of the test's own.
 
 // queueName returns a name for a queue of this test, which is deleted afterwards, and a channel.
 func queueName(t *testing.T) (string, *amqp091.Channel) {
 	t.Helper()
 	target := os.Getenv("AMQP_URL")
 	if target == "" {
-		t.Skip("needs a broker at $AMQP_URL")
+		target = testbroker.Start(t, testbroker.Options{}).URL()
+		t.Setenv("AMQP_URL", target)
 	}
 	conn, err := amqp091.Dial(target)
 	if err != nil {
@@ -265,7 +218,8 @@ func start(t *testing.T, args ...string) (stdout, stderr *buffer, wait func() in
 	ctx, cancel := context.WithCancel(t.Context())
 	stdout, stderr = newBuffer(), newBuffer()
 	result := make(chan int, 1)
-	go func() { result <- subscribe(ctx, args, stdout, stderr) }()
+	a := &App{Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr}
+	go func() { result <- a.Execute(ctx, a.Root(), append([]string{"sub"}, args...)) }()
 	var code int
 	wait = sync.OnceValue(func() int { code = <-result; return code })
 	t.Cleanup(func() { cancel(); wait() })
@@ -278,15 +232,15 @@ func TestNewcomerSeesAMessageMove(t *testing.T) {
 	stdout, stderr, wait, stop := start(t, "--queue", name)
 	stderr.await(t, `created queue "`+name+`"`)
 	code, out, errs := runCommand("", "pub", "--key", name, "hi")
-	if code != exitOK || out != "1 message confirmed\n" || errs != "" {
+	if code != ExitOK || out != "1 message confirmed\n" || errs != "" {
 		t.Fatalf("pub: code %d, stdout %q, stderr %q", code, out, errs)
 	}
 	stdout.await(t, "hi\n")
 	stop()
-	if code := wait(); code != exitOK {
+	if code := wait(); code != ExitOK {
 		t.Errorf("sub: code %d", code)
 	}
-	if code, _, errs := runCommand("", "get", name); code != exitEmpty || !strings.Contains(errs, "is empty") {
+	if code, _, errs := runCommand("", "get", name); code != ExitEmpty || !strings.Contains(errs, "is empty") {
 		t.Errorf("the message was not acknowledged: code %d, stderr %q", code, errs)
 	}
 }
@@ -294,11 +248,11 @@ func TestNewcomerSeesAMessageMove(t *testing.T) {
 func TestUnroutableMessageIsReported(t *testing.T) {
 	name, _ := queueName(t)
 	code, out, errs := runCommand("", "pub", "--key", name, "--count", "3", "hi")
-	if code != exitUnroutable || out != "" || !strings.Contains(errs, "3 messages reached no queue: NO_ROUTE (312)") || strings.Count(errs, "\n") != 1 {
+	if code != ExitUnroutable || out != "" || !strings.Contains(errs, "3 messages reached no queue: NO_ROUTE (312)") || strings.Count(errs, "\n") != 1 {
 		t.Errorf("code %d, stdout %q, stderr %q", code, out, errs)
 	}
 	code, _, errs = runCommand("", "pub", "--exchange", name, "hi")
-	if code != exitRefused || !strings.Contains(errs, "NOT_FOUND - no exchange") || !strings.Contains(errs, "(404)") {
+	if code != ExitRefused || !strings.Contains(errs, "NOT_FOUND - no exchange") || !strings.Contains(errs, "(404)") {
 		t.Errorf("no exchange: code %d, stderr %q", code, errs)
 	}
 }
@@ -313,11 +267,11 @@ func TestLinesOfStandardInputBecomeMessages(t *testing.T) {
 		lines.WriteString("a line\n")
 	}
 	code, out, errs := runCommand(lines.String()+"last without end", "pub", "--key", name, "--persistent", "--header", "k=v=w", "--content-type", "text/plain")
-	if code != exitOK || out != "1001 messages confirmed\n" {
+	if code != ExitOK || out != "1001 messages confirmed\n" {
 		t.Fatalf("code %d, stdout %q, stderr %q", code, out, errs)
 	}
 	stdout, _, wait, _ := start(t, "--queue", name, "--count", "1001", "--json")
-	if code := wait(); code != exitOK {
+	if code := wait(); code != ExitOK {
 		t.Fatalf("sub: code %d", code)
 	}
 	got := strings.Split(strings.TrimSpace(stdout.String()), "\n")
@@ -338,21 +292,21 @@ func TestLinesOfStandardInputBecomeMessages(t *testing.T) {
 
 func TestGetLeavesTheMessageUnlessToldOtherwise(t *testing.T) {
 	name, ch := queueName(t)
-	if code, _, errs := runCommand("", "get", name); code != exitRefused || !strings.Contains(errs, "NOT_FOUND - no queue") {
+	if code, _, errs := runCommand("", "get", name); code != ExitRefused || !strings.Contains(errs, "NOT_FOUND - no queue") {
 		t.Errorf("missing queue: code %d, stderr %q", code, errs)
 	}
 	if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := runCommand("", "pub", "--key", name, "one"); code != exitOK {
+	if code, _, errs := runCommand("", "pub", "--key", name, "one"); code != ExitOK {
 		t.Fatal(errs)
 	}
 	for _, ack := range []string{"--ack=false", "--ack=false", "--ack"} {
-		if code, out, errs := runCommand("", "get", name, ack); code != exitOK || out != "one\n" || errs != "" {
+		if code, out, errs := runCommand("", "get", name, ack); code != ExitOK || out != "one\n" || errs != "" {
 			t.Errorf("get %s: code %d, stdout %q, stderr %q", ack, code, out, errs)
 		}
 	}
-	if code, out, _ := runCommand("", "get", name); code != exitEmpty || out != "" {
+	if code, out, _ := runCommand("", "get", name); code != ExitEmpty || out != "" {
 		t.Errorf("after --ack: code %d, stdout %q", code, out)
 	}
 }
@@ -366,7 +320,7 @@ func TestSubOfAnExchangeHasItsOwnQueue(t *testing.T) {
 	for _, key := range []string{"a.1", "c.1", "b.1.2"} {
 		runCommand("", "pub", "--exchange", name, "--key", key, key)
 	}
-	if code := wait(); code != exitOK || stdout.String() != "a.1\nb.1.2\n" {
+	if code := wait(); code != ExitOK || stdout.String() != "a.1\nb.1.2\n" {
 		t.Errorf("code %d, stdout %q", code, stdout)
 	}
 }
@@ -377,14 +331,14 @@ func TestSubSaysWhyItEnded(t *testing.T) {
 	if _, err := ch.QueueDelete(name, false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	if code := wait(); code != exitFailed || !strings.HasSuffix(stderr.String(), `queue "`+name+`" was deleted`+"\n") {
+	if code := wait(); code != ExitFailed || !strings.HasSuffix(stderr.String(), `queue "`+name+`" was deleted`+"\n") {
 		t.Errorf("code %d, stderr %q", code, stderr)
 	}
 	// Somebody else's exclusive queue.
 	if _, err := ch.QueueDeclare(name, false, false, true, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := runCommand("", "sub", "--queue", name); code != exitRefused || !strings.Contains(errs, "RESOURCE_LOCKED") {
+	if code, _, errs := runCommand("", "sub", "--queue", name); code != ExitRefused || !strings.Contains(errs, "RESOURCE_LOCKED") {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}
 }
@@ -397,7 +351,7 @@ func TestRefusedLoginIsExplained(t *testing.T) {
 	}
 	uri.Password = "wrong-" + rand.Text()
 	code, _, errs := runCommand("", "get", "q", "--url", uri.String())
-	if code != exitUnreachable || !strings.Contains(errs, `user "`+uri.Username+`"`) || strings.Contains(errs, uri.Password) {
+	if code != ExitUnreachable || !strings.Contains(errs, `user "`+uri.Username+`"`) || strings.Contains(errs, uri.Password) {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}
 	if uri, err = amqp091.ParseURI(os.Getenv("AMQP_URL")); err != nil {
@@ -405,7 +359,7 @@ func TestRefusedLoginIsExplained(t *testing.T) {
 	}
 	uri.Vhost = "no-such-" + rand.Text()
 	code, _, errs = runCommand("", "get", "q", "--url", uri.String())
-	if code != exitUnreachable || !strings.Contains(errs, uri.Vhost) {
+	if code != ExitUnreachable || !strings.Contains(errs, uri.Vhost) {
 		t.Errorf("code %d, stderr %q", code, errs)
 	}
 }
