@@ -134,7 +134,7 @@ func TestNoFileIsTheDefaults(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", "/data")
 	t.Setenv("HOME", "/home/x")
 	for _, path := range []string{"", write(t, ""), write(t, "# nothing\n"), write(t, "---\n")} {
-		c, err := Load(path)
+		c, err := Load(path, nil)
 		if err != nil {
 			t.Fatalf("%q: %v", path, err)
 		}
@@ -170,7 +170,7 @@ disk_free_limit: 0
 storage: {message_memory: 256MB}
 default_queue_type: quorum
 consumer_timeout: 1h
-`))
+`), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 		{"- a\n- b\n", "line 1: a group of keys is needed here"},
 	} {
 		path := write(t, tc.text)
-		_, err := Load(path)
+		_, err := Load(path, nil)
 		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), path+": ") {
 			t.Errorf("%q:\n  got  %v\n  want %s", tc.text, err, tc.want)
 		}
@@ -232,7 +232,7 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 
 func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	path := write(t, "heartbeet: 10s\nframe_max: x\nchannel_max: y\n")
-	_, err := Load(path)
+	_, err := Load(path, nil)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -373,10 +373,10 @@ func TestDefaultDataDirFollowsTheSystem(t *testing.T) {
 
 func TestTooLargeFileIsRefused(t *testing.T) {
 	path := write(t, strings.Repeat("#", maxFile+1))
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "larger than 1MiB") {
+	if _, err := Load(path, nil); err == nil || !strings.Contains(err.Error(), "larger than 1MiB") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Load(path + "x"); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if _, err := Load(path+"x", nil); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -14,19 +14,30 @@ import (
 // maxFile is the largest config file read, in bytes.
 const maxFile = 1 << 20
 
-// Load reads a file on top of the defaults and validates the result. The path "" is no file: the defaults.
-// Relative paths in the file are relative to the working directory, as on a command line. Errors name
-// the file and the lines.
-func Load(path string) (*Config, error) {
+// Load reads a file on top of the defaults, then the variables of environ ("NAME=value"), and validates the
+// result. The path "" is no file: the defaults. Relative paths in the file are relative to the working
+// directory, as on a command line. Errors name the file and the lines, or the variables.
+func Load(path string, environ []string) (*Config, error) {
 	c := Default()
+	from := ""
 	if path != "" {
+		from = path + ": "
 		b, err := readFile(path, maxFile)
 		if err != nil {
 			return nil, err
 		}
 		if c, err = Parse(b); err != nil {
-			return nil, prefixLines(path+": ", err)
+			return nil, prefixLines(from, err)
 		}
+	}
+	variables, err := c.ApplyEnvironment(environ)
+	if err != nil {
+		return nil, err
+	}
+	if variables > 0 && path != "" {
+		from = path + " and the environment: "
+	} else if variables > 0 {
+		from = "the environment: "
 	}
 	if c.DataDir == "" {
 		dir, err := DefaultDataDir()
@@ -36,10 +47,10 @@ func Load(path string) (*Config, error) {
 		c.DataDir = dir
 	}
 	if err := c.Validate(); err != nil {
-		if path == "" {
+		if from == "" {
 			return nil, err
 		}
-		return nil, prefixLines(path+": ", err)
+		return nil, prefixLines(from, err)
 	}
 	return c, nil
 }

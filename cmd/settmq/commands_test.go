@@ -25,7 +25,7 @@ func TestWrongCommandLinesAreExplainedInOneLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"config"}, "settmq config: needs check or default"},
+		{[]string{"config"}, "settmq config: needs check, default or environment"},
 		{[]string{"config", "check"}, "settmq config check: needs one file"},
 		{[]string{"config", "change"}, `settmq config: unknown command "change"`},
 		{[]string{"config", "default", "x"}, `settmq config default: does not take "x"`},
@@ -65,6 +65,9 @@ func TestConfigCommands(t *testing.T) {
 	}
 	if code, stdout, stderr := runCommand("", "config", "check", path); code != cli.ExitOK || stdout != path+": ok\n" || stderr != "" {
 		t.Errorf("check: code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, stdout, _ := runCommand("", "config", "environment"); code != cli.ExitOK || !strings.Contains(stdout, "\nSETTMQ_LOG_LEVEL=info\n") {
+		t.Errorf("environment: code %d, stdout %q", code, stdout)
 	}
 	if err := os.WriteFile(path, []byte("channel_max: 0\nframe_max: 1\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ func configCommand(app *cli.App) *cobra.Command {
 		GroupID: cli.GroupBroker,
 		Short:   "Check a config file, print the settings",
 		Args:    cli.NoCommand,
-		RunE:    func(*cobra.Command, []string) error { return cli.Usagef("needs check or default") },
+		RunE:    func(*cobra.Command, []string) error { return cli.Usagef("needs check, default or environment") },
 	}
 	cmd.AddCommand(
 		&cobra.Command{
@@ -30,7 +30,7 @@ func configCommand(app *cli.App) *cobra.Command {
 				return nil
 			},
 			RunE: func(_ *cobra.Command, args []string) error {
-				if _, err := config.Load(args[0]); err != nil {
+				if _, err := config.Load(args[0], nil); err != nil {
 					fmt.Fprintln(app.Stderr, err) // one line per problem, each with the file's name
 					return cli.Told(cli.ExitFailed)
 				}
@@ -45,6 +45,21 @@ func configCommand(app *cli.App) *cobra.Command {
 			RunE: func(*cobra.Command, []string) error {
 				_, err := app.Stdout.Write(settmq.ExampleConfig)
 				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "environment",
+			Short: "Print the environment variable of every setting, with the default",
+			Long: "Prints the environment variable of every setting, with its default. What is set there goes on top of a config file. " +
+				"Lists have commas between their members, or are YAML in brackets.",
+			Args: cli.NoOperands,
+			RunE: func(*cobra.Command, []string) error {
+				for _, v := range config.Variables() {
+					if _, err := fmt.Fprintf(app.Stdout, "%s=%s\n", v.Name, v.Default); err != nil {
+						return err
+					}
+				}
+				return nil
 			},
 		},
 	)

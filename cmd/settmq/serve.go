@@ -53,8 +53,13 @@ func serveCommand(app *cli.App) *cobra.Command {
 
 // addServe makes a command run the broker.
 func addServe(cmd *cobra.Command, app *cli.App) {
-	file := cmd.Flags().String("config", "", "configuration `FILE`; see settmq config default")
+	file := configFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error { return told(runServe(*file, app.Stderr)) }
+}
+
+// configFlag adds the flag that names the configuration.
+func configFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("config", os.Getenv("SETTMQ_CONFIG"), "configuration `FILE` (default $SETTMQ_CONFIG); see settmq config default")
 }
 
 // told is the error for an exit code whose reason has been printed.
@@ -67,13 +72,16 @@ func told(code int) error {
 
 // runServe runs the broker until it is told to stop, and returns the exit code.
 func runServe(file string, stderr io.Writer) int {
-	cfg, err := config.Load(file)
+	cfg, err := config.Load(file, os.Environ())
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitConfig
 	}
 	debug.SetMemoryLimit(cfg.VMMemoryHighWatermark.Of(sysmem.Total()))
 	log := newLogger(cfg.Log, stderr)
+	if names := config.Ignored(os.Environ()); len(names) > 0 {
+		log.Warn().Strs("variables", names).Msg("environment variables of RabbitMQ that have no effect here")
+	}
 
 	listeners, err := listen(cfg, log)
 	if err != nil {
@@ -112,13 +120,19 @@ func runServe(file string, stderr io.Writer) int {
 		}
 		v.SetTracing(true)
 	}
-	return serve(cfg, b, listeners, failed, log)
+	return serve(&reloader{file, cfg, log}, b, listeners, failed)
 }
 
 // serve runs until a signal or a failure of the disk.
-func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, failed <-chan error, log zerolog.Logger) int {
-	signals := make(chan os.Signal, 2)
+func serve(r *reloader, b *broker.Broker, listeners []net.Listener, failed <-chan error) int {
+	cfg, log := r.cfg, r.log
+	signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if isTerminal(os.Stderr) {
+		signal.Notify(signals, syscall.SIGHUP) // the terminal is gone, and so is whoever started this
+	} else {
+		signal.Notify(hangups, syscall.SIGHUP)
+	}
 	srv := server.New(serverOptions(cfg, b, log))
 	var serving sync.WaitGroup
 	for i, l := range listeners {
@@ -130,14 +144,21 @@ func serve(cfg *config.Config, b *broker.Broker, listeners []net.Listener, faile
 		log.Info().Str("address", l.Addr().String()).Bool("tls", cfg.Listeners[i].TLS != nil).Msg("listening for AMQP 0-9-1")
 	}
 	greet(cfg, log)
-	select {
-	case err := <-failed:
-		// What was confirmed is on disk; nothing more may be.
-		log.Error().Err(err).Str("dir", cfg.DataDir).Msg("the disk failed: stopping at once, nothing more is confirmed")
-		return exitDiskFailed
-	case s := <-signals:
-		log.Info().Str("signal", s.String()).Msg("shutting down")
+	notify("READY=1")
+	for stopping := false; !stopping; {
+		select {
+		case err := <-failed:
+			// What was confirmed is on disk; nothing more may be.
+			log.Error().Err(err).Str("dir", cfg.DataDir).Msg("the disk failed: stopping at once, nothing more is confirmed")
+			return exitDiskFailed
+		case <-hangups:
+			r.reload()
+		case s := <-signals:
+			log.Info().Str("signal", s.String()).Msg("shutting down")
+			stopping = true
+		}
 	}
+	notify("STOPPING=1")
 	// A fifth of the time is left for the store.
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout.Std()*4/5)
 	defer cancel()
@@ -164,16 +185,13 @@ func greet(cfg *config.Config, log zerolog.Logger) {
 }
 
 func newLogger(cfg config.Log, w io.Writer) zerolog.Logger {
-	level, err := zerolog.ParseLevel(cfg.Level)
-	if err != nil {
-		level = zerolog.InfoLevel // validated before
-	}
+	setLogLevel(cfg.Level)
 	if cfg.Format != "json" {
 		_, plain := os.LookupEnv("NO_COLOR")
 		f, isFile := w.(*os.File)
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime, NoColor: plain || !isFile || !isTerminal(f)}
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	return zerolog.New(w).With().Timestamp().Logger()
 }
 
 func isTerminal(f *os.File) bool {
@@ -313,7 +331,7 @@ func recoverCommand(app *cli.App) *cobra.Command {
 		Long:    "Drops what cannot be read from a damaged data directory and prints what that is. The broker must not run.",
 		Args:    cli.NoOperands,
 	}
-	file := cmd.Flags().String("config", "", "configuration `FILE`")
+	file := configFlag(cmd)
 	accept := cmd.Flags().Bool("accept-loss", false, "really drop what cannot be read")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if !*accept {
@@ -326,7 +344,7 @@ func recoverCommand(app *cli.App) *cobra.Command {
 
 // runRecover opens a damaged data directory without what cannot be read, and returns the exit code.
 func runRecover(file string, stdout, stderr io.Writer) int {
-	cfg, err := config.Load(file)
+	cfg, err := config.Load(file, os.Environ())
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitConfig
