@@ -111,11 +111,21 @@ func alternativeName(cert *x509.Certificate, san AlternativeNameType, index int)
 
 // distinguishedName reads the subject as it stands in the certificate; Subject.String would reorder it.
 func distinguishedName(cert *x509.Certificate) (string, error) {
+	return parseName(cert.RawSubject)
+}
+
+func parseName(raw []byte) (string, error) {
 	var seq pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(cert.RawSubject, &seq); err != nil {
+	if rest, err := asn1.Unmarshal(raw, &seq); err != nil {
 		return "", err
 	} else if len(rest) > 0 {
-		return "", errors.New("trailing bytes after the subject")
+		return "", errors.New("trailing bytes after the name")
 	}
 	return seq.String(), nil
+}
+
+// Name renders a name as it stands in a certificate, the most specific part first; "" if it cannot be read.
+func Name(raw []byte) string {
+	name, _ := parseName(raw)
+	return name
 }

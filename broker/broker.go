@@ -86,6 +86,7 @@ type Broker struct {
 	lastConsumer   atomic.Uint64
 	lastConnection atomic.Uint64
 	repliesDropped atomic.Uint64
+	connections    connections
 
 	mu      sync.RWMutex // before every vhost's lock
 	vhosts  map[string]*VHost

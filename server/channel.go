@@ -2,6 +2,7 @@ package server
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
@@ -19,11 +20,17 @@ type channel struct {
 	content   content
 	router    *broker.Router
 	lastQueue string // what an empty queue name stands for
-	prefetch  uint32 // of consumers to come
 	tx        *transaction
-	confirm   bool // confirm mode
 	lastWrite lastWritten
 	replies   *replyConsumer // nil: none
+
+	// Written by the reader under mu, so that others may look.
+	prefetch      uint32 // of consumers to come
+	confirm       bool   // confirm mode
+	transactional bool
+
+	released                     atomic.Bool  // by the reader: it only waits for close-ok, if for anything
+	uncommitted, acksUncommitted atomic.Int64 // what tx holds
 
 	mu           sync.Mutex // after a queue's lock, before the outbox's
 	gone         bool       // no deliveries, no confirms any more; guarded by mu, as all below
@@ -166,6 +173,10 @@ func (ch *channel) sendConfirms() {
 // they held is requeued. Nothing is sent on the channel afterwards but its close.
 func (ch *channel) release() {
 	w := &ch.conn.wakes
+	if !ch.released.Swap(true) {
+		ch.conn.openChannels.Add(-1)
+		ch.conn.srv.o.Broker.ChannelClosed()
+	}
 	ch.mu.Lock()
 	ch.gone = true
 	consumers := ch.consumers

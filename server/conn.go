@@ -71,13 +71,14 @@ type conn struct {
 	mechanism  string
 	frameMax   uint32 // negotiated
 	channelMax uint16
+	about      broker.ConnectionAbout
 
 	// Owned by the reader.
 	state         connState
 	handshakeDone bool
 	maxPayload    uint32
-	channels      map[uint16]*channel
-	lastChannel   *channel // of the last frame
+	channels      map[uint16]*channel // written under mu, so that others may look
+	lastChannel   *channel            // of the last frame
 	acks          ackRun
 	scratch       struct {
 		publish amqp.BasicPublish
@@ -89,10 +90,13 @@ type conn struct {
 	heldBytes   int
 	reason      string
 
-	received  atomic.Uint64 // reads that brought bytes, for heartbeats
-	heartbeat atomic.Int64  // negotiated, in ns; 0 = off
-	paused    atomic.Bool   // the reader waits for an alarm, the disk or the writer: no bytes mean nothing
-	beats     beatState     // owned by the server's heartbeat goroutine
+	received      atomic.Uint64 // reads that brought bytes, for heartbeats
+	receivedBytes atomic.Uint64
+	ending        atomic.Bool // connection.close was sent or received
+	openChannels  atomic.Int32
+	heartbeat     atomic.Int64 // negotiated, in ns; 0 = off
+	paused        atomic.Bool  // the reader waits for an alarm, the disk or the writer: no bytes mean nothing
+	beats         beatState    // owned by the server's heartbeat goroutine
 
 	mu          sync.Mutex
 	interrupted *amqp.Error      // guarded by mu: somebody wants the connection closed
@@ -165,18 +169,21 @@ func (c *conn) release() {
 	if len(c.channels) > 0 {
 		c.session.CloseChannels(len(c.channels))
 	}
-	for id, ch := range c.channels {
+	for _, ch := range c.channels {
 		if !ch.closing {
 			ch.release()
 		}
-		delete(c.channels, id)
 	}
+	c.mu.Lock()
+	clear(c.channels)
+	c.mu.Unlock()
 	c.lastChannel = nil
 	if c.vhost != nil {
 		c.vhost.ConnectionClosed(c.id)
 	}
 	if c.counted {
 		c.counted = false
+		c.srv.o.Broker.Closed(c)
 		c.srv.o.Broker.Leave(c.user.Name, c.vhost)
 	}
 }
@@ -190,6 +197,7 @@ func (c *conn) readLoop() {
 		n, err := c.nc.Read(buf[w:])
 		if n > 0 {
 			c.received.Add(1)
+			c.receivedBytes.Add(uint64(n))
 			w += n
 			r += c.handleBurst(buf[r:w])
 		}
@@ -325,6 +333,7 @@ func (c *conn) closeWait() time.Duration {
 // awaitClose makes the connection hear nothing but the close handshake, for so long.
 func (c *conn) awaitClose(wait time.Duration) {
 	c.state = closing
+	c.ending.Store(true)
 	c.heartbeat.Store(0)
 	c.setReadDeadline(time.Now().Add(wait))
 }

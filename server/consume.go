@@ -54,18 +54,15 @@ func (ch *channel) consume(m *amqp.BasicConsume) *amqp.Error {
 	if refused = ch.checkTag(tag); refused != nil {
 		return refused
 	}
-	ch.mu.Lock()
-	ch.consumers[tag] = c
-	ch.mu.Unlock()
 	err := q.Subscribe(c, func() {
+		ch.mu.Lock()
+		ch.consumers[tag] = c
+		ch.mu.Unlock()
 		if !m.NoWait {
 			ch.reply(&amqp.BasicConsumeOk{ConsumerTag: tag})
 		}
 	}, &ch.conn.wakes)
 	if err != nil {
-		ch.mu.Lock()
-		delete(ch.consumers, tag)
-		ch.mu.Unlock()
 		return ch.queueError(err, name)
 	}
 	ch.consumerEvent("consumer.created", c, flag("ack_required", !c.NoAck), flag("exclusive", c.Exclusive),
@@ -206,10 +203,11 @@ func (ch *channel) qos(m *amqp.BasicQos) *amqp.Error {
 	limit := 0 // a limit for each consumer takes the channel's away
 	if m.Global {
 		limit = int(m.PrefetchCount)
-	} else {
-		ch.prefetch = uint32(m.PrefetchCount)
 	}
 	ch.mu.Lock()
+	if !m.Global {
+		ch.prefetch = uint32(m.PrefetchCount)
+	}
 	ch.channelLimit = limit
 	ch.mu.Unlock()
 	ch.reply(&amqp.BasicQosOk{}) // before the deliveries that it makes possible

@@ -148,7 +148,11 @@ func (c *conn) unopenedFrame(f amqp.Frame) {
 		return
 	}
 	ch := newChannel(c, f.Channel)
+	c.mu.Lock()
 	c.channels[f.Channel] = ch
+	c.mu.Unlock()
+	c.openChannels.Add(1)
+	c.srv.o.Broker.ChannelOpened()
 	ch.openedEvent()
 	ch.reply(&amqp.ChannelOpenOk{})
 }
@@ -171,7 +175,9 @@ func (ch *channel) closingMethod(payload []byte) *amqp.Error {
 }
 
 func (c *conn) forget(ch *channel) {
+	c.mu.Lock()
 	delete(c.channels, ch.id)
+	c.mu.Unlock()
 	c.session.CloseChannels(1)
 	if c.lastChannel == ch {
 		c.lastChannel = nil

@@ -257,6 +257,8 @@ func (c *conn) openVHost(m *amqp.ConnectionOpen) {
 	c.setReadDeadline(time.Time{})
 	c.log.Info().Str("user", c.user.Name).Str("vhost", v.Name()).Str("client", c.client.product).Str("version", c.client.version).
 		Str("name", c.client.name).Msg("connection opened")
+	c.describe()
+	c.srv.o.Broker.Opened(c)
 	c.openedEvent()
 	c.out.method(0, &amqp.ConnectionOpenOk{}, &c.wakes)
 }

@@ -40,11 +40,12 @@ type outbox struct {
 	// gathers says that one system call writes many pieces. With TLS each would be a record.
 	gathers bool
 
-	size    atomic.Int64  // bytes waiting or being written
-	written atomic.Uint64 // writes so far, for heartbeats
-	signal  chan struct{} // capacity 1
-	started atomic.Bool   // the writer was
-	writer  sync.WaitGroup
+	size      atomic.Int64  // bytes waiting or being written
+	written   atomic.Uint64 // writes so far, for heartbeats
+	sentBytes atomic.Uint64
+	signal    chan struct{} // capacity 1
+	started   atomic.Bool   // the writer was
+	writer    sync.WaitGroup
 
 	mu       sync.Mutex
 	buf      []byte            // frames; buf[:sealed] is in chunks already
@@ -374,6 +375,7 @@ func (o *outbox) write(b batch) bool {
 		chunkLists.Put(&list)
 	}
 	o.written.Add(1)
+	o.sentBytes.Add(uint64(b.size))
 	o.size.Add(-b.size)
 	o.mu.Lock()
 	o.writing = false
@@ -401,6 +403,7 @@ func (o *outbox) writeHere() bool {
 	o.mu.Unlock()
 	n, err := o.try(b)
 	o.written.Add(1)
+	o.sentBytes.Add(uint64(max(n, 0)))
 	o.mu.Lock()
 	o.writing = false
 	if !o.dead {

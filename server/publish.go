@@ -195,6 +195,7 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		conn.vhost.TracePublish(ch.tap(), m, rt)
 	}
 	if ch.tx != nil {
+		ch.uncommitted.Add(1)
 		return ch.tx.publish(m, rt, c.mandatory)
 	}
 	return ch.route(m, rt, c.mandatory)

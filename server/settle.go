@@ -86,6 +86,7 @@ func (ch *channel) settle(tag uint64, multiple bool, how settlement) *amqp.Error
 		return err
 	}
 	if ch.tx != nil {
+		ch.acksUncommitted.Add(int64(len(list)))
 		ch.tx.settle(list, how)
 		return nil
 	}

@@ -49,7 +49,9 @@ func (ch *channel) confirmSelect(m *amqp.ConfirmSelect) *amqp.Error {
 	if ch.tx != nil {
 		return amqp.PreconditionFailed("cannot switch from tx to confirm mode")
 	}
+	ch.mu.Lock()
 	ch.confirm = true
+	ch.mu.Unlock()
 	return ch.answer(nil, m.NoWait, &amqp.ConfirmSelectOk{})
 }
 
@@ -59,6 +61,9 @@ func (ch *channel) txSelect() *amqp.Error {
 	}
 	if ch.tx == nil {
 		ch.tx = &transaction{}
+		ch.mu.Lock()
+		ch.transactional = true
+		ch.mu.Unlock()
 	}
 	ch.reply(&amqp.TxSelectOk{})
 	return nil
@@ -75,7 +80,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	if t == nil {
 		return notTransactional()
 	}
-	ch.tx = &transaction{}
+	ch.beginTx()
 	w := &ch.conn.wakes
 	lasting, accepted := false, true
 	var written *writeWait
@@ -123,13 +128,20 @@ func (ch *channel) txCommit() *amqp.Error {
 	return nil
 }
 
+// beginTx starts the next transaction.
+func (ch *channel) beginTx() {
+	ch.tx = &transaction{}
+	ch.uncommitted.Store(0)
+	ch.acksUncommitted.Store(0)
+}
+
 // txRollback forgets the publishes; what was settled is outstanding again.
 func (ch *channel) txRollback() *amqp.Error {
 	t := ch.tx
 	if t == nil {
 		return notTransactional()
 	}
-	ch.tx = &transaction{}
+	ch.beginTx()
 	ch.restore(t)
 	ch.reply(&amqp.TxRollbackOk{})
 	return nil

@@ -1,0 +1,182 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/queue"
+)
+
+// Connection is an open connection, as those see it who list connections and close them. Who serves
+// it tells the broker with [Broker.Opened]. All methods may be called from any goroutine.
+type Connection interface {
+	// About says what does not change while the connection is open.
+	About() *ConnectionAbout
+	// Info describes the connection of this moment.
+	Info() ConnectionInfo
+	// Channels returns its open channels, by number.
+	Channels() []Channel
+	// Close has connection.close 320 sent with this reason and returns at once.
+	Close(reason string)
+}
+
+// ConnectionAbout is what a connection is from connection.open to its end.
+type ConnectionAbout struct {
+	ID               uint64 // as [Broker.NextConnectionID] gave it
+	Name             string // peer address -> own address
+	ProvidedName     string // by the client, "" for none
+	User, VHost      string
+	Protocol         string // AMQP 0-9-1
+	Mechanism        string // of the login
+	Host, PeerHost   string
+	Port, PeerPort   int
+	ConnectedAt      time.Time
+	FrameMax         uint32 // bytes
+	ChannelMax       uint16
+	ClientProperties amqp.Table
+	TLS              *ConnectionTLS // nil for a plain connection
+}
+
+// ConnectionTLS is what was agreed on in a TLS handshake. What is said of the client's certificate is
+// "" without one.
+type ConnectionTLS struct {
+	Protocol, KeyExchange, Cipher, Hash               string
+	PeerSubject, PeerIssuer, PeerValidity, PeerSerial string
+}
+
+// ConnectionState is what a connection does.
+type ConnectionState uint8
+
+// The states of a connection, by RabbitMQ's names.
+const (
+	ConnectionRunning  ConnectionState = iota
+	ConnectionFlow                     // its publisher waits for the disk
+	ConnectionBlocking                 // an alarm is on, and it did not publish since
+	ConnectionBlocked                  // it published, and is held back until the alarm is over
+	ConnectionClosing
+)
+
+// String returns RabbitMQ's name of the state.
+func (s ConnectionState) String() string {
+	return [...]string{"running", "flow", "blocking", "blocked", "closing"}[s]
+}
+
+// ConnectionInfo is a snapshot of a connection.
+type ConnectionInfo struct {
+	State     ConnectionState
+	Channels  int
+	Heartbeat time.Duration // negotiated; 0 is off
+	ConnectionTraffic
+}
+
+// ConnectionTraffic counts what went through a socket.
+type ConnectionTraffic struct {
+	ReceivedBytes, SentBytes uint64
+	Reads, Writes            uint64
+	Waiting                  int64 // bytes that wait to be sent
+}
+
+// Channel is an open channel of a connection. All methods may be called from any goroutine.
+type Channel interface {
+	// Number is that of the channel on its connection.
+	Number() uint16
+	// Connection is whose channel it is.
+	Connection() Connection
+	// Info describes the channel of this moment.
+	Info() ChannelInfo
+	// Consumers describes its consumers, in no order.
+	Consumers() []ConsumerInfo
+}
+
+// ChannelInfo is a snapshot of a channel.
+type ChannelInfo struct {
+	Confirm, Transactional       bool
+	Prefetch                     uint32 // of consumers to come; 0 for none
+	GlobalPrefetch               uint32 // of the whole channel; 0 for none
+	Consumers                    int
+	Unacked                      int // delivered, and not settled
+	Unconfirmed                  int // published, and not confirmed
+	Uncommitted, AcksUncommitted int // of an open transaction
+}
+
+// ConsumerInfo is a snapshot of a consumer.
+type ConsumerInfo struct {
+	*queue.Consumer
+	Channel Channel
+}
+
+// connections are the open ones.
+type connections struct {
+	mu     sync.RWMutex // a leaf
+	byID   map[uint64]Connection
+	byName map[string]Connection
+
+	opened, closed                 atomic.Uint64 // since the broker was started
+	channelsOpened, channelsClosed atomic.Uint64
+}
+
+// Opened adds a connection that has opened its vhost, until Closed.
+func (b *Broker) Opened(c Connection) {
+	r, a := &b.connections, c.About()
+	r.opened.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byID == nil {
+		r.byID, r.byName = make(map[uint64]Connection), make(map[string]Connection)
+	}
+	r.byID[a.ID], r.byName[a.Name] = c, c
+}
+
+// Closed removes a connection.
+func (b *Broker) Closed(c Connection) {
+	r, a := &b.connections, c.About()
+	r.closed.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byID, a.ID)
+	if r.byName[a.Name] == c { // else a new one has the same port already
+		delete(r.byName, a.Name)
+	}
+}
+
+// Connections returns the open connections, in the order in which they came.
+func (b *Broker) Connections() []Connection {
+	r := &b.connections
+	r.mu.RLock()
+	list := make([]Connection, 0, len(r.byID))
+	for _, c := range r.byID {
+		list = append(list, c)
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(list, func(x, y Connection) int { return cmp.Compare(x.About().ID, y.About().ID) })
+	return list
+}
+
+// Connection returns the open connection of that name, or nil.
+func (b *Broker) Connection(name string) Connection {
+	r := &b.connections
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byName[name]
+}
+
+// ConnectionByID returns the open connection of that number, or nil.
+func (b *Broker) ConnectionByID(id uint64) Connection {
+	r := &b.connections
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[id]
+}
+
+// ChannelOpened and ChannelClosed count the channels that come and go.
+func (b *Broker) ChannelOpened() { b.connections.channelsOpened.Add(1) }
+
+// ChannelClosed is told of every channel that was opened, once.
+func (b *Broker) ChannelClosed() { b.connections.channelsClosed.Add(1) }
+
+// ClosedByOperator is the reason that a connection is closed with if the one who does it gives none.
+const ClosedByOperator = "Closed via management plugin"
