@@ -44,8 +44,9 @@ type Config struct {
 	// DiskFreeLimit, when Auto, is 2 GiB or 10 % of the file system, whichever is less.
 	DiskFreeLimit AutoSize `yaml:"disk_free_limit"`
 
-	Storage Storage `yaml:"storage"`
-	Debug   Debug   `yaml:"debug"`
+	Storage    Storage    `yaml:"storage"`
+	Management Management `yaml:"management"`
+	Debug      Debug      `yaml:"debug"`
 }
 
 // Listener is an address to serve AMQP on.
@@ -156,6 +157,14 @@ type Storage struct {
 	MessageMemory AutoSize `yaml:"message_memory"`
 }
 
+// Management is the HTTP API.
+type Management struct {
+	Listen string `yaml:"listen"` // host:port; "": off
+	TLS    TLS    `yaml:"tls"`    // without a cert: plain HTTP
+	// Socket is the Unix socket that the command line uses on this machine; see ManagementSocket.
+	Socket string `yaml:"socket"` // a path, auto, or "": none
+}
+
 // Debug is for looking into a running broker.
 type Debug struct {
 	Pprof string `yaml:"pprof"` // host:port of a loopback address; "": off
@@ -208,7 +217,17 @@ func Default() *Config {
 			CommitBudget:   16 * MiB,
 			MessageMemory:  Auto,
 		},
+		Management: Management{Listen: "127.0.0.1:15672", TLS: TLS{MinVersion: "1.2"}, Socket: "auto"},
 	}
+}
+
+// ManagementSocket is the path of the socket of the management API: the setting, or management.sock in the data
+// directory. "" is none.
+func (c *Config) ManagementSocket() string {
+	if c.Management.Socket == "auto" {
+		return filepath.Join(c.DataDir, "management.sock")
+	}
+	return c.Management.Socket
 }
 
 // Password returns the default user's password, from its file if one is set; the newline at the end of

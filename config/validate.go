@@ -60,6 +60,7 @@ func (c *Config) Validate() error {
 		v.add("vm_memory_high_watermark", "%s is neither a share from 0 to 1 nor at least 64MiB", w)
 	}
 	v.storage(&c.Storage)
+	v.management(&c.Management)
 	v.pprof(c.Debug.Pprof)
 	return errors.Join(v.errs...)
 }
@@ -90,6 +91,18 @@ func (v *problems) listeners(ls []Listener) {
 		if l.TLS != nil {
 			v.tls(path+".tls", l.TLS)
 		}
+	}
+}
+
+func (v *problems) management(m *Management) {
+	if m.Listen != "" {
+		_, port, err := net.SplitHostPort(m.Listen)
+		if _, err2 := strconv.ParseUint(port, 10, 16); err != nil || err2 != nil {
+			v.add("management.listen", "%q is not host:port", m.Listen)
+		}
+	}
+	if m.TLS.Cert != "" || m.TLS.Key != "" {
+		v.tls("management.tls", &m.TLS)
 	}
 }
 

@@ -89,6 +89,14 @@ func runServe(file string, stderr io.Writer) int {
 		return exitListen
 	}
 	defer closeAll(listeners)
+	manage, err := listenManagement(cfg, log)
+	if err != nil {
+		fmt.Fprintf(stderr, "settmq: %v\nIs another broker running? Choose another address with the setting management.listen; empty switches the API off.\n", err)
+		return exitListen
+	}
+	if manage != nil {
+		defer manage.Close()
+	}
 	if address := cfg.Debug.Pprof; address != "" {
 		l, err := servePprof(address, log)
 		if err != nil {
@@ -120,11 +128,17 @@ func runServe(file string, stderr io.Writer) int {
 		}
 		v.SetTracing(true)
 	}
-	return serve(&reloader{file, cfg, log}, b, listeners, failed)
+	a, err := serveManagement(cfg, b, manage, log)
+	if err != nil {
+		fmt.Fprintf(stderr, "settmq: %v\n", err)
+		_ = b.Close()
+		return exitListen
+	}
+	return serve(&reloader{file, cfg, log}, b, a, listeners, failed)
 }
 
 // serve runs until a signal or a failure of the disk.
-func serve(r *reloader, b *broker.Broker, listeners []net.Listener, failed <-chan error) int {
+func serve(r *reloader, b *broker.Broker, a *api, listeners []net.Listener, failed <-chan error) int {
 	cfg, log := r.cfg, r.log
 	signals, hangups := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -159,6 +173,7 @@ func serve(r *reloader, b *broker.Broker, listeners []net.Listener, failed <-cha
 		}
 	}
 	notify("STOPPING=1")
+	a.server.Stopping()
 	// A fifth of the time is left for the store.
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout.Std()*4/5)
 	defer cancel()
@@ -169,6 +184,7 @@ func serve(r *reloader, b *broker.Broker, listeners []net.Listener, failed <-cha
 	}()
 	srv.Shutdown(ctx)
 	serving.Wait()
+	a.shutdown(ctx)
 	if err := b.Close(); err != nil {
 		log.Error().Err(err).Msg("closing the data directory failed")
 		return exitDiskFailed

@@ -46,6 +46,9 @@ func runSettmq(t *testing.T, args ...string) (code int, output string) {
 func configFile(t *testing.T, dataDir, address, more string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "settmq.yaml")
+	if !strings.Contains(more, "management:") {
+		more += "management: {listen: \"127.0.0.1:0\"}\n"
+	}
 	text := fmt.Sprintf("data_dir: %s\nlisteners: [{address: %q}]\n%s", dataDir, address, more)
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -78,6 +81,7 @@ func TestFailedStartSaysWhatWhereAndWhatToDo(t *testing.T) {
 		says   []string
 	}{
 		{"port taken", configFile(t, t.TempDir(), taken.Addr().String(), ""), exitListen, []string{taken.Addr().String(), "in use", "listeners"}},
+		{"management port taken", configFile(t, t.TempDir(), "127.0.0.1:0", "management: {listen: \""+taken.Addr().String()+"\"}\n"), exitListen, []string{taken.Addr().String(), "in use", "management.listen"}},
 		{"unknown key", configFile(t, t.TempDir(), "127.0.0.1:0", "no_such_key: 1\n"), exitConfig, []string{"line 3", "no_such_key"}},
 		{"bad value", configFile(t, t.TempDir(), "127.0.0.1:0", "heartbeat: 10\n"), exitConfig, []string{"line 3", "not a duration"}},
 		{"file missing", filepath.Join(t.TempDir(), "none.yaml"), exitConfig, []string{"none.yaml"}},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -128,6 +129,22 @@ func (b *Broker) Addr() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port))
+}
+
+var managementURL = regexp.MustCompile(`management API .*url=(http[^ \n]*)`)
+
+// ManagementURL is where the HTTP API of the running child is, without a user; "" if it has none. The log must be in
+// the console's format.
+func (b *Broker) ManagementURL() string {
+	log, err := os.ReadFile(b.LogFile())
+	if err != nil {
+		return ""
+	}
+	found := managementURL.FindAllSubmatch(log, -1)
+	if found == nil {
+		return ""
+	}
+	return string(found[len(found)-1][1])
 }
 
 // Dir is the directory that holds everything of this broker; DataDir is inside it.

@@ -1,15 +1,22 @@
 package testbroker
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // config is the child's configuration file.
 func (b *Broker) config() []byte {
 	b.mu.Lock()
 	port := b.port
 	b.mu.Unlock()
+	management := ""
+	if !strings.Contains(b.opts.Config, "management:") {
+		management = "management: {listen: \"127.0.0.1:0\"}\n" // many brokers run at once
+	}
 	return fmt.Appendf(nil, `data_dir: %q
 listeners:
   - address: "127.0.0.1:%d"
 %s
-`, b.DataDir(), port, b.opts.Config)
+%s`, b.DataDir(), port, b.opts.Config, management)
 }

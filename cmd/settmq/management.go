@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/config"
+	"github.com/settmq/settmq/management"
+	"github.com/settmq/settmq/server"
+)
+
+// api is the management API of a running broker and what it listens on.
+type api struct {
+	server  *management.Server
+	serving sync.WaitGroup
+}
+
+// listenManagement takes the address of the API; nil if it is off.
+func listenManagement(cfg *config.Config, log zerolog.Logger) (net.Listener, error) {
+	m := &cfg.Management
+	if m.Listen == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", m.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s for the management API: %w", m.Listen, err)
+	}
+	if m.TLS.Cert == "" {
+		return l, nil
+	}
+	t, err := server.LoadTLS(tlsFiles(&m.TLS), log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("management.tls: %w", err), l.Close())
+	}
+	return tls.NewListener(l, t), nil
+}
+
+// serveManagement answers on l, which may be nil, and on the socket. The data directory is this broker's already, so
+// that nobody else can be serving the socket.
+func serveManagement(cfg *config.Config, b *broker.Broker, l net.Listener, log zerolog.Logger) (*api, error) {
+	a := &api{server: management.New(b, management.Options{
+		Log: log.With().Str("component", "management").Logger(), MaxMessageSize: int(cfg.MaxMessageSize),
+		Product: cfg.ServerProperties.Product, Version: cfg.ServerProperties.Version, SoftwareVersion: buildVersion(),
+	})}
+	serve := func(l net.Listener, with func(net.Listener) error) {
+		a.serving.Go(func() {
+			if err := with(l); err != nil {
+				log.Error().Err(err).Str("address", l.Addr().String()).Msg("listener failed")
+			}
+		})
+	}
+	if path := cfg.ManagementSocket(); path != "" {
+		socket, err := management.ListenLocal(path)
+		switch {
+		case err == nil:
+			log.Info().Str("socket", path).Msg("management API for the command line")
+			serve(socket, a.server.ServeLocal)
+		case cfg.Management.Socket == "auto":
+			log.Warn().Err(err).Msg("no socket for the command line; set management.socket to another path")
+		default:
+			return nil, fmt.Errorf("management.socket: %w", err)
+		}
+	}
+	if l != nil {
+		scheme := "http://"
+		if cfg.Management.TLS.Cert != "" {
+			scheme = "https://"
+		}
+		log.Info().Str("url", scheme+l.Addr().String()).Msg("management API")
+		serve(l, a.server.Serve)
+	}
+	return a, nil
+}
+
+// shutdown waits for the requests under way, until ctx is done.
+func (a *api) shutdown(ctx context.Context) {
+	a.server.Shutdown(ctx)
+	a.serving.Wait()
+}
