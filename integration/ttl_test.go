@@ -47,8 +47,11 @@ func TestTTLZero(t *testing.T) {
 	t.Parallel()
 	ch := open(t)
 	q := sharedQueue(t, ch, nil)
-	publishMessage(t, ch, "", q, expiring("nobody is here", 0))
-	wantReady(t, ch, q, 0)
+	confirmMode(t, ch)
+	p := expiring("nobody is here", 0)
+	p.DeliveryMode = amqp.Persistent
+	publishConfirmed(t, ch, "", q, p)
+	wantBodies(t, ch, q) // at once
 	in := consume(t, ch, q, "", nil)
 	publishMessage(t, ch, "", q, expiring("m", 0))
 	wantDelivery(t, in, "m", false)

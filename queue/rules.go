@@ -57,20 +57,27 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	if amqp.HasProperty(m.Properties, q.looksAt) && amqp.ParseProperties(m.Properties, &p) != nil {
 		p = amqp.Properties{} // checked when it was published
 	}
-	it := fifo.Item[*storage.Message]{
-		Payload: m, Size: uint32(len(m.Body)), Group: q.group(m), Deadline: q.deadline(m, &p, now), Priority: q.priority(&p),
+	deadline := q.deadline(m, &p, now)
+	atOnce := deadline != 0 && deadline <= now
+	it := fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Group: q.group(m), Priority: q.priority(&p)}
+	if !atOnce {
+		it.Deadline = deadline
 	}
 	seq := q.m.Enqueue(it)
 	if q.keeps(m) {
-		if n := (storage.Note{Deadline: it.Deadline, Priority: it.Priority ^ q.DefaultPriority, Size: it.Size, Died: m.Died}); n.Deadline != 0 || n.Died || n.Priority != 0 {
-			q.Store.AppendNoted(seq, m, n)
-		} else {
+		n := storage.Note{Deadline: deadline, Priority: it.Priority ^ q.DefaultPriority, Died: m.Died}
+		if n == (storage.Note{}) {
 			q.Store.Append(seq, m)
+		} else {
+			n.Size = it.Size
+			q.Store.AppendNoted(seq, m, n)
 		}
 	}
 	q.pumpLocked(w)
-	if it.Deadline != 0 && it.Deadline <= now {
-		q.expireLocked(now, w) // no consumer took it at once
+	if atOnce { // and no consumer took it
+		q.m.Overdue(seq, it.Priority)
+		q.expireLocked(now, w)
+		q.armLocked()
 	}
 	q.trimLocked(w)
 	return true

@@ -23,6 +23,17 @@ func (m *Machine[P]) setTimer(seq uint64, priority uint8, deadline int64) {
 	m.sweep()
 }
 
+// Overdue gives a message of a priority, enqueued without one, a deadline that has passed: if it is ready the next
+// Expire takes it out, if it is outstanding it is due as soon as it is returned. Seqs that are gone are ignored.
+func (m *Machine[P]) Overdue(seq uint64, priority uint8) {
+	if m.levels != nil {
+		priority = m.levels.clamp(priority)
+	} else {
+		priority = m.ready.priority
+	}
+	m.setTimer(seq, priority, 1)
+}
+
 // Expire takes out one ready message, or one on hold, whose deadline has passed at now, from any position. It
 // returns false, with d untouched, if there is none; so a caller repeats it until then, and after that neither Next
 // nor Get hands out a message that is due, until the time or the queue changes. If keep is set the message is leaving
