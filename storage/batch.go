@@ -57,6 +57,9 @@ const (
 	messageOverhead = messageHeaderSize + 20 + 20
 	refOverhead     = 40
 
+	// followerSize is the room that is kept in a batch for what follows a message.
+	followerSize = 128
+
 	// maxBatch is how much one batch takes; only a single larger message exceeds it.
 	maxBatch = 4<<20 - 64<<10
 

@@ -19,6 +19,7 @@ type committer struct {
 
 	queues []*Queue // taken off Store.dirty, still to be looked at
 	spare  []*Queue
+	early  []*Queue // whose next message follows one that is not written everywhere
 
 	batch   uint64 // number of the batch being built, from 1
 	items   []batchItem
@@ -29,6 +30,7 @@ type committer struct {
 	tickets []*Ticket
 	stamp   uint64
 	cancel  []*Message
+	waited  []*Message // that wait for what is in this batch, or was before
 	charge  int64
 	refs    Confirms
 }
@@ -202,6 +204,27 @@ func (c *committer) take() {
 	}
 	clear(c.queues)
 	c.queues, c.spare = left, c.queues[:0]
+	c.takeEarly(size)
+}
+
+// takeEarly looks once more at the queues whose messages follow others: those may be in the batch by now. What still
+// waits is for a stream, or for a queue that was found too late for this batch; it is looked at again with the next one.
+func (c *committer) takeEarly(size int) {
+	again := c.early
+	c.early = nil
+	for _, q := range again {
+		if _, more := c.takeQueue(q, size); more {
+			c.queues = append(c.queues, q)
+		}
+	}
+	if len(c.early) > 0 && (len(c.queues) > 0 || !c.s.idleAndClosed()) {
+		for _, q := range c.early {
+			c.s.enqueueDirty(q, true, false)
+		}
+	}
+	clear(c.early)
+	clear(again)
+	c.early = again[:0]
 }
 
 // takeQueue takes what one queue has pending as long as the batch has room. It returns the
@@ -210,8 +233,17 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 	t := takenQueue{q: q, lo: len(c.items)}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	early := false
 	for !q.pending.empty() {
 		p := q.pending.front()
+		if early = p.m.early(); early {
+			break
+		}
+		if p.awaits {
+			c.waited = append(c.waited, p.m)
+			q.pending.pop()
+			continue
+		}
 		if q.deleted || !q.live.has(p.seq) {
 			c.cancel = append(c.cancel, p.m)
 		} else {
@@ -220,6 +252,12 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 				if n = p.m.size(); int64(n) > q.s.largest.Load() {
 					q.s.largest.Store(int64(n))
 				}
+				if p.m.Followed {
+					n += followerSize
+				}
+			}
+			if p.m.Follows != nil && p.m.Follows.batch == c.batch {
+				n = 0 // there is room kept for it
 			}
 			if size > 0 && size+n > maxBatch {
 				more = true
@@ -235,6 +273,9 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 			}
 			c.items = append(c.items, batchItem{seq: p.seq, m: p.m})
 		}
+		if p.m.Followed {
+			p.m.Written()
+		}
 		c.charge += int64(p.charge)
 		q.taken = p.seq + 1
 		q.pending.pop()
@@ -244,7 +285,11 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 		q.changed = true
 	}
 	c.takeStateLocked(q, &t)
-	if !more {
+	switch {
+	case early:
+		q.urgent = false
+		c.early = append(c.early, q)
+	case !more:
 		q.queued, q.urgent = false, false
 	}
 	if t.hi > t.lo || len(t.settled) > 0 || len(t.notes) > 0 || t.limit > 0 || len(t.waiters) > 0 {
@@ -354,6 +399,9 @@ func (c *committer) finish() {
 	for i := range c.items {
 		c.refs.Done(c.items[i].m)
 	}
+	for _, m := range c.waited {
+		c.refs.Done(m)
+	}
 	c.refs.Flush()
 	for _, t := range c.tickets {
 		t.resolve(nil)
@@ -382,6 +430,7 @@ func (c *committer) clear() {
 	c.items = recycle(c.items)
 	c.taken = recycle(c.taken)
 	c.cancel = recycle(c.cancel)
+	c.waited = recycle(c.waited)
 	c.tickets = recycle(c.tickets)
 	c.runs = recycle(c.runs)
 	c.notes = recycle(c.notes)

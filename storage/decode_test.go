@@ -44,7 +44,7 @@ func sampleBatch() []byte {
 	w.settle(7, mergeRuns([]run{{9, 10}, {3, 5}, {5, 6}}))
 	w.limit(opLimit, 7, 16384)
 	w.limit(opExact, 8, 5)
-	w.notes(7, []notedSeq{{5, Note{Deadline: 60, Size: 4}}, {3, Note{NotBefore: -1, Group: 2, Deliveries: 3, Acquired: 4, Priority: 9}}})
+	w.notes(7, []notedSeq{{5, Note{Deadline: 60, Size: 4}}, {3, Note{NotBefore: -1, Group: 2, Deliveries: 3, Acquired: 4, Priority: 9}}, {4, Note{Key: [16]byte{1, 15: 2}}}})
 	stateEnd := w.offset()
 	w.buf = appendPut(w.buf, []byte("k"), []byte("v"))
 	w.buf = appendDelete(w.buf, []byte("gone"))
@@ -66,7 +66,9 @@ func TestBatchIsReplayedAsWritten(t *testing.T) {
 		"message [true 7 1099511627777 16385 true false]",
 		"settle [7 3 6]", "settle [7 9 10]",
 		"limit [7 16384 false]", "limit [8 5 true]",
-		"note [7 5 {60 0 4 0 0 0 0 false}]", "note [7 3 {0 -1 0 2 3 4 9 false}]",
+		"note [7 5 {60 0 4 0 0 0 0 false [0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0]}]",
+		"note [7 3 {0 -1 0 2 3 4 9 false [0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0]}]",
+		"note [7 4 {0 0 0 0 0 0 0 false [1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 2]}]",
 	}
 	if !slices.Equal(got.out, want) {
 		t.Fatalf("got  %q\nwant %q", got.out, want)

@@ -24,6 +24,15 @@ type Message struct {
 	// message: it tells its client itself, and Confirm is not called.
 	Rejected bool
 
+	// Followed is set by the publisher when another message will follow this one.
+	Followed bool
+	untaken  atomic.Int32 // of a followed message: appended, and not yet in a batch
+
+	// Follows, if not nil, is the message that this one tells of: it is written in the batch with which that one is
+	// everywhere it was appended to, or later, never before; and it counts down the targets of that one, which
+	// count this one too. It has neither Confirm nor Targets of its own, and is appended last.
+	Follows *Message
+
 	// Confirm, when not nil, is told ConfirmSeq once Targets has fallen to 0.
 	Confirm    Confirmer
 	ConfirmSeq uint64
@@ -53,6 +62,9 @@ type Confirmer interface {
 
 // Done drops one target and gives the confirm when it was the last.
 func (m *Message) Done() {
+	if m.Follows != nil {
+		m = m.Follows
+	}
 	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
 		return
 	}
@@ -64,6 +76,16 @@ func (m *Message) Done() {
 	m.one[0] = m.ConfirmSeq
 	to.Confirm(m.one[:], false) // others may follow
 }
+
+// Await says that the message is about to be written somewhere: what follows it has to wait for Written. Only for
+// followed messages; the store does both for its own queues.
+func (m *Message) Await() { m.untaken.Add(1) }
+
+// Written ends what Await began.
+func (m *Message) Written() { m.untaken.Add(-1) }
+
+// early reports whether a message has to wait for the one that it follows.
+func (m *Message) early() bool { return m.Follows != nil && m.Follows.untaken.Load() > 0 }
 
 // size is what a message weighs in the commit budget and in a batch: an upper bound of its
 // encoded length.
@@ -95,6 +117,9 @@ type confirmRun struct {
 
 // Done drops a target of m and notes the confirm if it was the last.
 func (r *Confirms) Done(m *Message) {
+	if m.Follows != nil {
+		m = m.Follows
+	}
 	if m.Confirm == nil || m.Targets.Add(-1) != 0 {
 		return
 	}

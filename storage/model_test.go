@@ -66,6 +66,9 @@ func (w *world) anyNote() (n Note) {
 	if w.rng.IntN(2) == 0 {
 		n.Group, n.Died = uint16(w.rng.Uint32()), true
 	}
+	if w.rng.IntN(2) == 0 {
+		n.Key[0], n.Key[15] = 1, byte(w.rng.Uint32())
+	}
 	return n
 }
 

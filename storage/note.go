@@ -15,7 +15,8 @@ type Note struct {
 	Deliveries uint16
 	Acquired   uint16
 	Priority   uint8
-	Died       bool // it was a dead letter before
+	Died       bool     // it was a dead letter before
+	Key        [16]byte // by which its queue knows it from others; zero for none
 }
 
 // NotedMessage is a live message with its note, as Open found them.
@@ -31,6 +32,7 @@ const (
 	noteCounts
 	notePriority
 	noteDied
+	noteKey
 
 	// notesSlack is how many bytes of superseded and dead notes a page may keep.
 	notesSlack = 4 << 10
@@ -66,6 +68,10 @@ func appendNote(b []byte, n *Note) []byte {
 	if n.Died {
 		flags |= noteDied
 	}
+	if n.Key != ([16]byte{}) {
+		flags |= noteKey
+		b = append(b, n.Key[:]...)
+	}
 	b[at] = flags
 	return b
 }
@@ -90,7 +96,10 @@ func (c *cursor) note() (n Note) {
 		n.Priority = c.byte()
 	}
 	n.Died = flags&noteDied != 0
-	if flags >= noteDied<<1 {
+	if flags&noteKey != 0 {
+		copy(n.Key[:], c.take(uint64(len(n.Key))))
+	}
+	if flags >= noteKey<<1 {
 		c.fail(errUnknown)
 	}
 	return n

@@ -100,6 +100,9 @@ func (q *Queue) append(seq uint64, m *Message, n *Note) {
 	if size > maxBody {
 		panic(fmt.Sprintf("storage: message of %d bytes", size))
 	}
+	if m.Followed {
+		m.Await()
+	}
 	charge := refOverhead
 	if !m.charged.Swap(true) {
 		charge = size
@@ -118,6 +121,15 @@ func (q *Queue) append(seq uint64, m *Message, n *Note) {
 		}
 	}
 	q.pending.push(pendingMessage{seq: seq, charge: uint32(charge), m: m})
+	q.wakeLocked(true)
+	q.mu.Unlock()
+}
+
+// Await counts a target of m down once everything that was appended to the queue before is on disk. m itself is not
+// appended.
+func (q *Queue) Await(m *Message) {
+	q.mu.Lock()
+	q.pending.push(pendingMessage{m: m, awaits: true})
 	q.wakeLocked(true)
 	q.mu.Unlock()
 }
@@ -244,6 +256,7 @@ type pendingMessage struct {
 	seq    uint64
 	m      *Message
 	charge uint32
+	awaits bool // nothing to write: m waits for what is before
 }
 
 // pendingList is a FIFO that reuses its memory.

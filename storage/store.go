@@ -456,6 +456,14 @@ func (s *Store) workWaiting(left bool) (work, urgent, closing bool) {
 	return urgent || len(s.dirty) > 0 || len(s.metaBuf) > 0, urgent, s.closed
 }
 
+// idleAndClosed reports whether the store is closed and no queue has anything to write: what is still early then
+// follows messages that will not be written any more.
+func (s *Store) idleAndClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed && len(s.dirty) == 0
+}
+
 // afterSync publishes how far the journal is durable.
 func (s *Store) afterSync(pos position, stamp uint64) {
 	s.synced.mu.Lock()

@@ -1,0 +1,151 @@
+package storage
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// taker is a committer whose batches are looked at instead of written.
+type taker struct {
+	committer
+	batchOf map[*Message]uint64 // the last batch with the message in it
+}
+
+func newTaker(queues ...*Queue) *taker {
+	s := &Store{checkpointWake: make(chan struct{}, 1)}
+	for i, q := range queues {
+		*q = Queue{id: uint64(i + 1), s: s}
+	}
+	return &taker{committer: committer{s: s}, batchOf: make(map[*Message]uint64)}
+}
+
+// next builds a batch and returns how many messages are in it.
+func (k *taker) next() int {
+	k.batch++
+	k.take()
+	for _, it := range k.items {
+		k.batchOf[it.m] = k.batch
+	}
+	n := len(k.items)
+	k.finish()
+	return n
+}
+
+func TestFollowerIsNeverWrittenBeforeWhatItFollows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var a, b, followers Queue
+	k := newTaker(&a, &b, &followers)
+	type pair struct{ m, follower *Message }
+	var pairs []pair
+	var next [3]uint64
+	for range 300 {
+		for range rng.IntN(20) {
+			m := &Message{Followed: true, Body: make([]byte, rng.IntN(1<<rng.IntN(22)))}
+			e := &Message{Follows: m}
+			targets := rng.IntN(4)
+			for i, q := range []*Queue{&a, &b} {
+				if targets&(1<<i) != 0 {
+					q.Append(next[i], m)
+					next[i]++
+				}
+			}
+			followers.Append(next[2], e)
+			next[2]++
+			if rng.IntN(4) == 0 { // consumed before it is written
+				a.Settle(next[0] - 1)
+			}
+			pairs = append(pairs, pair{m, e})
+		}
+		k.next()
+	}
+	for k.next() > 0 {
+	}
+	late := 0
+	for i, p := range pairs {
+		m, e := k.batchOf[p.m], k.batchOf[p.follower]
+		if e == 0 || e < m {
+			t.Fatalf("message %d is in batch %d, what follows it in %d", i, m, e)
+		}
+		if m > 0 && e > m {
+			late++
+		}
+	}
+	t.Logf("%d of %d in a later batch", late, len(pairs))
+}
+
+func TestFollowerIsInTheBatchOfWhatItFollows(t *testing.T) {
+	var q, followers Queue
+	k := newTaker(&followers, &q) // what follows is looked at first
+	const n = 5000
+	var pairs [n][2]*Message
+	for i := range pairs {
+		m := &Message{Followed: true, Body: make([]byte, 2000)}
+		pairs[i] = [2]*Message{m, {Follows: m}}
+		q.Append(uint64(i), m)
+		followers.Append(uint64(i), pairs[i][1])
+	}
+	for k.next() > 0 {
+	}
+	if k.batchOf[pairs[0][0]] == k.batchOf[pairs[n-1][0]] {
+		t.Fatal("one batch took everything")
+	}
+	for i, p := range pairs {
+		if m, e := k.batchOf[p[0]], k.batchOf[p[1]]; m != e {
+			t.Fatalf("message %d is in batch %d, what follows it in %d", i, m, e)
+		}
+	}
+}
+
+func TestFollowerOfWhatIsWrittenElsewhereWaitsWithoutHaste(t *testing.T) {
+	var followers Queue
+	k := newTaker(&followers)
+	m := &Message{Followed: true}
+	m.Await()
+	followers.Append(0, &Message{Follows: m})
+	if n := k.next(); n > 0 {
+		t.Fatal("written before what it follows")
+	}
+	if work, urgent, _ := k.s.workWaiting(len(k.queues) > 0); !work || urgent {
+		t.Fatalf("work %v, urgent %v", work, urgent)
+	}
+	m.Written()
+	if n := k.next(); n != 1 {
+		t.Fatal("not written after what it follows")
+	}
+	m.Await()
+	followers.Append(1, &Message{Follows: m})
+	k.s.closed = true
+	k.next()
+	if work, _, _ := k.s.workWaiting(len(k.queues) > 0); work {
+		t.Fatal("a closed store waits for what nobody writes")
+	}
+}
+
+type confirmedSeqs []uint64
+
+func (c *confirmedSeqs) Confirm(seqs []uint64, _ bool) { *c = append(*c, seqs...) }
+
+func TestAwaitComesAfterWhatWasAppendedBefore(t *testing.T) {
+	var q, followers Queue
+	k := newTaker(&q, &followers)
+	var got confirmedSeqs
+	first := &Message{Followed: true, Confirm: &got, ConfirmSeq: 1}
+	first.Targets.Store(2)
+	first.Await()
+	q.Append(0, first)
+	followers.Append(0, &Message{Follows: first})
+	for i, queue := range []*Queue{&followers, &q} {
+		m := &Message{Confirm: &got, ConfirmSeq: uint64(2 + i)}
+		m.Targets.Store(1)
+		queue.Await(m)
+	}
+	k.next()
+	if len(got) != 1 || got[0] != 3 {
+		t.Fatalf("confirmed %v while the first was not written everywhere, want 3", got)
+	}
+	first.Written()
+	k.next()
+	if len(got) != 3 || got[1] != 1 || got[2] != 2 {
+		t.Fatalf("confirmed %v, want 3 1 2", got)
+	}
+}
