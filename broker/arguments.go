@@ -7,6 +7,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
+	"github.com/settmq/settmq/exchange"
 )
 
 // types is a set of queue types.
@@ -57,6 +58,8 @@ var queueArguments = []queueArgument{
 	{"x-delayed-retry-max", classic | quorum, checkPositive},
 	{"x-message-groups", classic, checkMessageGroups}, // ours
 	{"x-group-header", classic, checkGroupHeader},
+	{"x-message-deduplication", classic | quorum, checkBool}, // of a community plugin
+	{exchange.DeduplicationProperty, classic | quorum, oneOf("invalid_deduplication_property", exchange.MessageID)},
 	{argQueueType, classic | quorum | stream, accept}, // checked before
 	{"x-quorum-initial-group-size", quorum, checkPositive},
 	{"x-max-age", stream, checkMaxAge},

@@ -94,6 +94,7 @@ type Broker struct {
 
 	sampler *sampler
 	events  *events // nil: there is no event exchange
+	windows windows
 }
 
 // pagerWorkers read pages in parallel; a disk gains little from more.

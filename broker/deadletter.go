@@ -64,7 +64,8 @@ func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *dea
 	}
 	rt := r.evaluateLocked(x, m.RoutingKey, extra, &h.properties)
 	if l.Reason != queue.Rejected {
-		rt.Queues = slices.DeleteFunc(rt.Queues, func(q Queue) bool { return h.cycles(q.About().Name) })
+		rt.without = func(q Queue) bool { return h.cycles(q.About().Name) }
+		rt.Queues = slices.DeleteFunc(rt.Queues, rt.without)
 		rt.countStores()
 	}
 	if len(rt.Queues) == 0 {

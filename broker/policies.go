@@ -459,6 +459,9 @@ func (v *VHost) rememberPolicyLocked(q Queue, e *EffectivePolicy) {
 // locked, or nobody knows it yet. Only applyPolicies changes the policy afterwards.
 func (x *Exchange) obey(e *EffectivePolicy) {
 	x.policy = e
+	if x.window != nil {
+		x.window.SetLimits(x.windowLimits())
+	}
 	if a, ok := x.Arguments.Get("alternate-exchange"); ok {
 		x.alternate = a.Text()
 		return

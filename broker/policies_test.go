@@ -53,6 +53,8 @@ func TestPolicyRefusals(t *testing.T) {
 		{UserPolicy, `{"pattern":"a","definition":{"max-priority":5}}`, `[{<<"max-priority">>,5}] are not recognised policy settings`},
 		{UserPolicy, `{"pattern":"a","definition":{"stream-filter-size-bytes":5}}`, `5 is not a valid filter size. Valid range is 16-255`},
 		{UserPolicy, `{"pattern":"a","definition":{"consumer-timeout":-5}}`, `-5 is not a valid consumer timeout`},
+		{UserPolicy, `{"pattern":"a","definition":{"x-cache-size":0}}`, `"x-cache-size" must be an integer greater than 0, got 0`},
+		{UserPolicy, `{"pattern":"a","definition":{"x-message-deduplication":"yes"}}`, `"x-message-deduplication" must be a boolean, got <<"yes">>`},
 		{OperatorPolicy, `{"pattern":"a","definition":{"dead-letter-exchange":"x"}}`, `[{<<"dead-letter-exchange">>,<<"x">>}] are not recognised policy settings`},
 		{UserPolicy, `{"definition":{"max-length":3}}`, `Key "pattern" not found in p`},
 		{UserPolicy, `{"pattern":"a"}`, `Key "definition" not found in p`},

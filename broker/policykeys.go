@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/settmq/settmq/exchange"
 )
 
 // policyKey is a setting that policies can give. Texts and rules are those of RabbitMQ 4.3.
@@ -15,6 +17,7 @@ type policyKey struct {
 	// check reports whether a value is acceptable; what is the word for it in the refusal.
 	check func(any) bool
 	what  string
+	must  string // instead of what: what a value has to be
 	// both resolves a policy and an operator policy; nil for the lower number.
 	both func(user, operator any) any
 }
@@ -52,6 +55,13 @@ var policyKeys = map[string]policyKey{
 	"queue-mode":                    {types: classic, check: isOneOf("default", "lazy"), what: "queue-mode value"},
 	"queue-version":                 {types: allTypes, operator: true, check: between(1, 2), what: "queue-version value", both: operatorWins},
 
+	// Of the community's plugin rabbitmq_message_deduplication; the last one is ours.
+	"x-message-deduplication":      {types: classic | quorum, check: isBool, must: "must be a boolean"},
+	"x-cache-size":                 {types: allTypes, check: atLeast(1), must: "must be an integer greater than 0"},
+	"x-cache-ttl":                  {types: allTypes, check: atLeast(1), must: "must be an integer greater than 0"},
+	"x-cache-persistence":          {types: allTypes, check: isOneOf("disk", "memory"), must: `must be either "disk" or "memory"`},
+	exchange.DeduplicationProperty: {types: allTypes, check: isOneOf(exchange.MessageID), must: `must be "` + exchange.MessageID + `"`},
+
 	// Of RabbitMQ's federation plugin.
 	"federation-upstream":         {types: allTypes, check: isText, what: "federation upstream"},
 	"federation-upstream-set":     {types: allTypes, check: isText, what: "federation upstream set"},
@@ -70,7 +80,8 @@ func withoutEffect(values map[string]any) []string {
 	var list []string
 	for _, k := range slices.Sorted(maps.Keys(values)) {
 		switch k {
-		case "federation-upstream", "federation-upstream-set", "federation-upstream-pattern":
+		case "x-cache-persistence", // only an argument has it when the exchange is made
+			"federation-upstream", "federation-upstream-set", "federation-upstream-pattern":
 			list = append(list, k)
 		}
 	}
@@ -88,6 +99,8 @@ func checkPolicyValues(kind PolicyKind, values map[string]any) string {
 		switch {
 		case !ok || kind == OperatorPolicy && !k.operator:
 			unknown[name] = values[name]
+		case !k.check(values[name]) && k.must != "":
+			return fmt.Sprintf("%q %s, got %s", name, k.must, erlang(values[name]))
 		case !k.check(values[name]):
 			return fmt.Sprintf("%s is not a valid %s", erlang(values[name]), k.what)
 		}
@@ -151,6 +164,11 @@ func isText(v any) bool {
 
 func isInteger(v any) bool {
 	_, ok := v.(int64)
+	return ok
+}
+
+func isBool(v any) bool {
+	_, ok := v.(bool)
 	return ok
 }
 

@@ -14,6 +14,9 @@ type Queue interface {
 	// Publish appends m; false if the queue refuses it. If the queue stores m, m.Targets must
 	// already count it.
 	Publish(m *storage.Message, w *queue.Wakes) bool
+	// Await counts a target of m, which the queue would store, down once everything that was published to the queue
+	// before is on disk.
+	Await(m *storage.Message)
 	// Configure changes what arguments and policies say together. It may be called with the
 	// vhost's lock held.
 	Configure(s queue.Settings)

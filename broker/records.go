@@ -80,7 +80,7 @@ type exchangeRecord struct {
 	AutoDelete bool   `json:"auto_delete,omitempty"`
 	Internal   bool   `json:"internal,omitempty"`
 	Arguments  []byte `json:"arguments,omitempty"` // an encoded field table
-	StoreID    uint64 `json:"store,omitempty"`     // where a recent history or delayed exchange keeps its messages
+	StoreID    uint64 `json:"store,omitempty"`     // where a recent history or delayed exchange keeps its messages, or one that deduplicates its keys
 }
 
 type queueRecord struct {

@@ -25,6 +25,11 @@ type Route struct {
 	keeping    int32 // and how many store everything
 	streams    int32 // of them those that are streams
 	histories  []*history
+	windows    []*queue.Window // of the exchanges on the way that deduplicate
+	remembers  bool            // one of windows stores keys
+	from       *Exchange       // where the way begins
+	vhost      *VHost
+	without    func(Queue) bool // queues that are left out of the way
 	replies    []*ReplyConsumer
 	address    bool // a key is a reply address, whether or not its consumer is still there
 }
@@ -38,6 +43,7 @@ func (rt *Route) Clone() Route {
 	c := *rt
 	c.Queues = slices.Clone(rt.Queues)
 	c.histories = slices.Clone(rt.histories)
+	c.windows = slices.Clone(rt.windows)
 	c.replies = slices.Clone(rt.replies)
 	return c
 }
@@ -130,7 +136,7 @@ func (r *Router) evaluateLocked(x *Exchange, routingKey string, extraKeys []stri
 	*rt = Route{
 		Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys,
 		Queues: append(rt.Queues[:0], w.queues.list...), replies: append(rt.replies[:0], w.replies.list...), address: w.address,
-		histories: append(rt.histories[:0], w.histories...),
+		histories: append(rt.histories[:0], w.histories...), windows: append(rt.windows[:0], w.windows...), from: x, vhost: r.vhost,
 	}
 	rt.countStores()
 	return rt
@@ -155,13 +161,26 @@ func (rt *Route) countStores() {
 			rt.lasting++
 		}
 	}
+	rt.remembers = slices.ContainsFunc(rt.windows, (*queue.Window).Lasts)
 }
 
 // Stores reports whether a message with this delivery mode will be written to disk.
-func (rt *Route) Stores(m *storage.Message) bool { return rt.targets(m) > 0 }
+func (rt *Route) Stores(m *storage.Message) bool {
+	return rt.targets(m) > 0 || rt.remembers && !m.Transient
+}
 
 // Streams reports whether one of the queues is a stream.
 func (rt *Route) Streams() bool { return rt.streams > 0 }
+
+// Reaches reports whether one of the queues is s.
+func (rt *Route) Reaches(s queue.Source) bool {
+	for _, q := range rt.Queues {
+		if queue.Source(q) == s {
+			return true
+		}
+	}
+	return false
+}
 
 // targets is how many queues write the message to disk.
 func (rt *Route) targets(m *storage.Message) int32 {
@@ -175,12 +194,24 @@ func (rt *Route) targets(m *storage.Message) int32 {
 // no confirm comes, and the publisher is told at once. Otherwise, if [Route.Stores], the confirm
 // comes from the store; else the caller may confirm it when Publish returns.
 func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) (accepted bool) {
+	if len(rt.windows) > 0 {
+		return rt.publishOnce(m, w)
+	}
 	targets := rt.targets(m)
+	return rt.put(m, targets, targets > 0, nil, w)
+}
+
+// put puts m in every queue of the route. targets are those of m, counting what p adds if that is not nil; told says that
+// the store has to confirm.
+func (rt *Route) put(m *storage.Message, targets int32, told bool, p *passage, w *queue.Wakes) (accepted bool) {
 	stored := m
 	if m.Transient && rt.keeping > rt.streams {
 		stored = lasting(m)
 	}
-	if targets > 0 {
+	if p != nil {
+		stored.Followed = true
+	}
+	if told {
 		// One more than the queues, dropped below: the confirm must not go out, nor the
 		// count reach zero, before the last queue has the message.
 		stored.Targets.Store(targets + 1)
@@ -201,7 +232,10 @@ func (rt *Route) Publish(m *storage.Message, w *queue.Wakes) (accepted bool) {
 	for _, c := range rt.replies {
 		c.reply(m, w)
 	}
-	if targets > 0 {
+	if p != nil {
+		p.settle(stored, accepted)
+	}
+	if told {
 		stored.Rejected = !accepted
 		stored.Done()
 	}
@@ -221,6 +255,8 @@ type walk struct {
 	matched    []exchange.Destination
 	queues     distinct[Queue]
 	histories  []*history // of the exchanges visited
+	windows    []*queue.Window
+	knows      func(*queue.Window) bool // a duplicate gets no further; nil: nothing is one
 	replies    distinct[*ReplyConsumer]
 	address    bool // a key is a reply address
 }
@@ -234,6 +270,8 @@ func (w *walk) reset(v *VHost, routingKey string, extraKeys []string, p *amqp.Pr
 	w.queues.reset()
 	clear(w.histories)
 	w.histories = w.histories[:0]
+	clear(w.windows)
+	w.windows = w.windows[:0]
 	w.replies.reset()
 	w.address = false
 }
@@ -263,6 +301,12 @@ func (w *walk) evaluate(x *Exchange) bool {
 			w.queues.add(x.delayed)
 			return true
 		}
+	}
+	if x.window != nil {
+		if w.knows != nil && w.knows(x.window) {
+			return false
+		}
+		w.windows = append(w.windows, x.window)
 	}
 	keys, needs := w.keys, x.router.Needs()
 	if needs&exchange.EveryKey == 0 {

@@ -57,6 +57,9 @@ func (s *sampler) run() {
 
 func (s *sampler) look(disk bool) {
 	s.pageOut()
+	if disk {
+		s.broker.windows.sweep()
+	}
 	if s.memory > 0 {
 		metrics.Read(s.samples)
 		s.broker.alarms.set(alarmMemory, s.samples[0].Value.Uint64()-s.samples[1].Value.Uint64() > s.memory)

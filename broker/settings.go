@@ -47,6 +47,9 @@ func mergeSettings(t QueueType, args amqp.Table, policy map[string]any, o settin
 		s.ConsumerTimeout = queue.Some(o.ConsumerTimeout)
 	}
 	m.delayedRetry(&s)
+	if s.Deduplicate = m.deduplicate(); s.Deduplicate {
+		s.DeduplicateByMessageID = byMessageID(args, policy)
+	}
 	return s
 }
 
@@ -123,6 +126,16 @@ func (m merge) age(name string) queue.Optional[time.Duration] {
 		return queue.Some(age)
 	}
 	return queue.Optional[time.Duration]{}
+}
+
+// deduplicate has the policy go before the argument, as the plugin that it comes from.
+func (m merge) deduplicate() bool {
+	if on, ok := m.policy["x-message-deduplication"].(bool); ok {
+		return on
+	}
+	v, _ := m.args.Get("x-message-deduplication")
+	on, _ := v.Bool()
+	return on
 }
 
 // delayedRetry needs a type and the shortest wait; without a longest one all waits are the

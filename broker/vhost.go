@@ -33,6 +33,9 @@ type VHost struct {
 	limits      limits
 	connections int // that are in the vhost
 
+	// once is held while something is published through an exchange that deduplicates. It comes before mu.
+	once sync.Mutex
+
 	replies    replies
 	ownRouters sync.Pool   // of *Router, for messages that the broker publishes itself
 	tracing    atomic.Bool // the firehose is on
@@ -58,9 +61,10 @@ type Exchange struct {
 	policy     *EffectivePolicy // nil for none
 	alternate  string           // name of the alternate exchange, "" for none
 	router     exchange.Router
-	history    *history     // of type x-recent-history
-	delayed    *queue.Queue // of type x-delayed-message: messages whose time has not come
-	storeID    uint64       // of the store of either, 0 if it has none
+	history    *history      // of type x-recent-history
+	delayed    *queue.Queue  // of type x-delayed-message: messages whose time has not come
+	window     *queue.Window // of type x-message-deduplication
+	storeID    uint64        // of the store of one of them, 0 if it has none
 	outbound   map[bindingID]*Binding
 }
 
@@ -140,6 +144,9 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	}
 	x.router = r
 	x.outbound = make(map[bindingID]*Binding)
+	if x.Type == exchange.Deduplication {
+		x.window = v.newWindow(x)
+	}
 	x.obey(v.policies.forExchange(x.Name))
 	if x.Type == exchange.RecentHistory {
 		x.history = newHistory(x.Arguments, v.broker.store.Queue(x.storeID))
@@ -271,6 +278,9 @@ func (v *VHost) removeExchangeLocked(x *Exchange, c *storage.Change) {
 	}
 	if x.delayed != nil {
 		_, _, _ = x.delayed.Delete(false, false) // what waits is cancelled
+	}
+	if x.window != nil {
+		v.broker.windows.remove(x.window)
 	}
 	for id, b := range x.outbound {
 		v.removeBindingLocked(id, b, c)

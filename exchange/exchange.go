@@ -13,6 +13,7 @@ const (
 	Topic          = "topic"
 	Headers        = "headers"
 	ConsistentHash = "x-consistent-hash"
+	Deduplication  = "x-message-deduplication"
 	Delayed        = "x-delayed-message"
 	LocalRandom    = "x-local-random"
 	ModulusHash    = "x-modulus-hash"
@@ -99,7 +100,7 @@ func New(kind string, args amqp.Table, env Environment) (Router, bool) {
 	switch kind {
 	case Direct:
 		return &direct{}, true
-	case Fanout, RecentHistory: // who keeps the history is the caller
+	case Fanout, Deduplication, RecentHistory: // who keeps keys and history is the caller
 		return &fanout{}, true
 	case Topic:
 		return &topic{}, true
@@ -118,7 +119,7 @@ func New(kind string, args amqp.Table, env Environment) (Router, bool) {
 	return nil, false
 }
 
-var kinds = []string{Direct, Fanout, Headers, Topic, ConsistentHash, Delayed, LocalRandom, ModulusHash, Random, RecentHistory}
+var kinds = []string{Direct, Fanout, Headers, Topic, ConsistentHash, Delayed, LocalRandom, Deduplication, ModulusHash, Random, RecentHistory}
 
 // Kinds lists the types New knows, in alphabetical order.
 func Kinds() []string { return slices.Clone(kinds) }
@@ -133,6 +134,8 @@ func CheckArguments(kind string, args amqp.Table, what string) *amqp.Error {
 	switch kind {
 	case ConsistentHash:
 		return checkHashArguments(args, what)
+	case Deduplication:
+		return checkDeduplication(args)
 	case Delayed:
 		return checkDelayedType(args, what)
 	case RecentHistory:
@@ -144,7 +147,7 @@ func CheckArguments(kind string, args amqp.Table, what string) *amqp.Error {
 // checkDelayedType: a delayed exchange routes as one of another type does, once the time has come.
 func checkDelayedType(args amqp.Table, what string) *amqp.Error {
 	inner, ok := args.Get("x-delayed-type")
-	if !ok || inner.Kind() != amqp.KindString || inner.Text() == Delayed || inner.Text() == RecentHistory {
+	if !ok || inner.Kind() != amqp.KindString || Stores(inner.Text(), nil) {
 		return amqp.PreconditionFailed("Invalid argument, 'x-delayed-type' must be an existing exchange type")
 	}
 	if !Known(inner.Text()) {

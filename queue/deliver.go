@@ -40,8 +40,11 @@ func (q *Queue) handedOutLocked() {
 	if d.Seq >= q.delivered {
 		q.delivered = d.Seq + 1
 	}
-	if d.NoAck && q.keeps(d.Payload) {
-		q.Store.Settle(d.Seq)
+	if d.NoAck {
+		q.present.remove(d.Seq)
+		if q.keeps(d.Payload) {
+			q.Store.Settle(d.Seq)
+		}
 	}
 	if d.Acquired > 0 && !q.plainReturns() {
 		q.out.Message = q.counted.tell(&q.out)
@@ -261,7 +264,11 @@ func (q *Queue) restore() {
 	}
 	q.m.Restore(s.NextSeq, s.FirstSeq, int(s.Ready), s.Bytes)
 	for i := range notes {
-		if n := &notes[i]; apart(&n.Note) {
+		n := &notes[i]
+		if q.present != nil && n.Note.Key != (Key{}) {
+			q.present.add(n.Note.Key, n.Seq)
+		}
+		if apart(&n.Note) {
 			q.restoreItem(n)
 		} else {
 			q.m.RestoreTimer(n.Seq, n.Note.Deadline)

@@ -108,6 +108,7 @@ type Queue struct {
 	retryAt   int64 // when refused dead letters are tried again; 0: there are none
 	lastUse   int64 // when the queue was used last, for its expiry
 	dead      deaths
+	present   *present // the keys of what is in the queue; nil unless it deduplicates
 	waits     waits
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
@@ -124,6 +125,9 @@ func New(o Options) *Queue {
 	}
 	q.timer.of = q
 	q.m = fifo.New[*storage.Message](q.machineOptions())
+	if o.Settings.Deduplicate {
+		q.present = newPresent()
+	}
 	if o.Store != nil {
 		q.restore()
 	}
@@ -168,6 +172,16 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 	q.pumpLocked(w)
 	q.mu.Unlock()
 	return true
+}
+
+// Await counts a target of m, which the queue would store, down once everything that was published to the queue before
+// is on disk.
+func (q *Queue) Await(m *storage.Message) {
+	if q.keeps(m) {
+		q.Store.Await(m)
+	} else {
+		m.Done()
+	}
 }
 
 // keeps reports whether m is written to the store when it is put in this queue. A nil m is
@@ -244,6 +258,7 @@ func (q *Queue) Ack(seqs []uint64, w *Wakes) {
 	q.mu.Lock()
 	for _, seq := range seqs {
 		it, ok := q.m.Ack(seq)
+		q.present.remove(seq)
 		if ok && q.keeps(it.Payload) && !q.deleted {
 			q.Store.Settle(seq)
 		}
@@ -284,6 +299,7 @@ func (q *Queue) Purge() (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.m.Purge(func(lo, hi uint64) {
+		q.present.removeRange(lo, hi)
 		if q.Store != nil {
 			q.Store.SettleRange(lo, hi)
 		}
@@ -313,7 +329,7 @@ func (q *Queue) Delete(ifUnused, ifEmpty bool) (ready int, consumers []*Consumer
 	}
 	clear(q.consumers)
 	q.m = fifo.New[*storage.Message](fifo.Options{}) // lets the messages go
-	q.dead = deaths{}
+	q.dead, q.present = deaths{}, nil
 	q.waits = waits{}
 	q.Timers.stop(&q.timer)
 	q.releaseWaitersLocked()

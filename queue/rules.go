@@ -21,7 +21,12 @@ func (q *Queue) Configure(s Settings) {
 		return
 	}
 	q.set = s
-	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.Delay != nil || q.GroupHeader != ""
+	q.special = s.MessageTTL.Set || s.MaxLength.Set || s.MaxLengthBytes.Set || q.Delay != nil || q.GroupHeader != "" || s.Deduplicate
+	if s.Deduplicate != (q.present != nil) {
+		if q.present = nil; s.Deduplicate {
+			q.present = newPresent()
+		}
+	}
 	q.usedLocked()
 	if len(q.dead.refused) > 0 {
 		q.retryAt = 1 // the new settings may be what they waited for
@@ -47,6 +52,13 @@ func (q *Queue) wakeLocked(at int64) {
 func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	now := q.Timers.Now()
 	q.timeLocked(w) // what is due takes no room
+	key, known := q.keyLocked(m)
+	if known {
+		if q.keeps(m) {
+			q.Store.Await(m) // confirmed when the one that is here is safe
+		}
+		return true
+	}
 	if q.set.Overflow != DropHead && q.fullLocked(len(m.Body)) {
 		if q.set.Overflow == RejectPublishDLX && q.set.DeadLetterExchange.Set {
 			q.dieLocked(0, m, MaxLen, false, w)
@@ -64,8 +76,11 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 		it.Deadline = deadline
 	}
 	seq := q.m.Enqueue(it)
+	if key != (Key{}) {
+		q.present.add(key, seq)
+	}
 	if q.keeps(m) {
-		n := storage.Note{Deadline: deadline, Priority: it.Priority ^ q.DefaultPriority, Died: m.Died}
+		n := storage.Note{Deadline: deadline, Priority: it.Priority ^ q.DefaultPriority, Died: m.Died, Key: key}
 		if n == (storage.Note{}) {
 			q.Store.Append(seq, m)
 		} else {
@@ -81,6 +96,19 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	}
 	q.trimLocked(w)
 	return true
+}
+
+// keyLocked returns the key of a message, zero if it has none or the queue does not deduplicate, and whether a message with
+// that key is in the queue.
+func (q *Queue) keyLocked(m *storage.Message) (k Key, known bool) {
+	if q.present == nil {
+		return Key{}, false
+	}
+	k, ok := KeyOf(m.Properties, q.set.DeduplicateByMessageID)
+	if ok {
+		_, known = q.present.seqs[k]
+	}
+	return k, known
 }
 
 // deadline returns when a message that arrives now expires: after the queue's time to live or its
@@ -174,6 +202,7 @@ func (q *Queue) expireLocked(now int64, w *Wakes) {
 // leaving it.
 func (q *Queue) leftLocked(kept bool, reason Reason, w *Wakes) {
 	d := &q.next
+	q.present.remove(d.Seq)
 	if kept && d.Payload != nil && d.Payload.Transient {
 		q.m.Ack(d.Seq) // the store does not have it
 		kept = false
@@ -184,6 +213,7 @@ func (q *Queue) leftLocked(kept bool, reason Reason, w *Wakes) {
 
 // buryLocked takes an outstanding message out of the queue for a reason.
 func (q *Queue) buryLocked(seq uint64, reason Reason, w *Wakes) {
+	q.present.remove(seq)
 	if !q.keepsDead() {
 		if it, ok := q.m.Ack(seq); ok && !q.deleted {
 			q.dieLocked(seq, it.Payload, reason, false, w)

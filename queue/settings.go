@@ -45,6 +45,9 @@ type Settings struct {
 	// every further one, up to DelayedRetryMax.
 	DelayedRetryMin, DelayedRetryMax Optional[time.Duration]
 
+	// Deduplicate refuses in silence what has the key of a message that is in the queue; see [KeyOf].
+	Deduplicate, DeduplicateByMessageID bool
+
 	// MaxAge bounds how long a stream keeps a message.
 	MaxAge Optional[time.Duration]
 	// MaxSegmentBytes is the size of a segment of a stream, FilterBytes that of the filter

@@ -209,6 +209,9 @@ func (ch *channel) tap() broker.Tap {
 // route puts a message in its queues and sees to return and confirm.
 func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *amqp.Error {
 	conn := ch.conn
+	if conn.acks.queue != nil && rt.Reaches(conn.acks.queue) {
+		conn.flushAcks() // what was acked makes room, or frees its key
+	}
 	if mandatory && rt.Unroutable() {
 		ch.returnMessage(m)
 	}

@@ -95,7 +95,10 @@ func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) bool {
 	s.chunkLocked(size).add(m.Exchange, m.RoutingKey, properties, m.Body, filter)
 	s.next++
 	s.charge += int64(size)
-	if m.Confirm != nil {
+	if m.Followed {
+		m.Await()
+	}
+	if m.Confirm != nil || m.Followed {
 		s.waiting = append(s.waiting, m)
 	}
 	begin := !s.busy
@@ -106,6 +109,23 @@ func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) bool {
 		s.engine.commits.push(s)
 	}
 	return true
+}
+
+// Await counts a target of m down once everything that was published before is on disk.
+func (s *Stream) Await(m *storage.Message) {
+	s.mu.Lock()
+	if s.deleted {
+		s.mu.Unlock()
+		m.Done()
+		return
+	}
+	s.waiting = append(s.waiting, m)
+	begin := !s.busy
+	s.busy = true
+	s.mu.Unlock()
+	if begin {
+		s.engine.commits.push(s)
+	}
 }
 
 // chunkLocked returns the chunk that takes a message of size bytes.
@@ -152,6 +172,9 @@ func (s *Stream) commit() (more bool, err error) {
 		return false, nil
 	}
 	for _, m := range waiting {
+		if m.Followed {
+			m.Written()
+		}
 		s.confirms.Done(m)
 	}
 	s.confirms.Flush()
@@ -207,7 +230,7 @@ func (s *Stream) goOn(spare []*storage.Message) (more bool, err error) {
 	if cap(spare) <= 1<<16 {
 		s.spare = spare
 	}
-	more = len(s.pending) > 0
+	more = len(s.pending)+len(s.waiting) > 0
 	s.mu.Unlock()
 	if !more {
 		if err := s.log.mark(); err != nil {
@@ -216,7 +239,7 @@ func (s *Stream) goOn(spare []*storage.Message) (more bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if more = len(s.pending) > 0; !more {
+	if more = len(s.pending)+len(s.waiting) > 0; !more {
 		s.busy = false
 		s.idle.Broadcast()
 	}
