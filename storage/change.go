@@ -25,8 +25,9 @@ type Change struct {
 
 // Ticket is the receipt of a Change.
 type Ticket struct {
-	done chan struct{}
-	err  error // written before done is closed
+	done  chan struct{}
+	err   error // written before done is closed
+	empty bool  // of a change that only waits
 }
 
 // Wait blocks until the change is durable, or returns why it never will be.
@@ -59,8 +60,11 @@ const (
 // before telling anybody. It never blocks on the disk and may be called under the caller's
 // locks, Wait may not. In the journal the change precedes every message appended after Apply
 // returned. Byte slices are copied.
+//
+// An empty change is durable when every message that was appended before is.
 func (s *Store) Apply(c Change) *Ticket {
 	t := &Ticket{done: make(chan struct{})}
+	t.empty = len(c.Put)+len(c.Delete)+len(c.CreateQueues)+len(c.DeleteQueues) == 0
 	s.mu.Lock()
 	if err := s.aliveLocked(); err != nil {
 		s.mu.Unlock()

@@ -20,6 +20,9 @@ type committer struct {
 	queues []*Queue // taken off Store.dirty, still to be looked at
 	spare  []*Queue
 	early  []*Queue // whose next message follows one that is not written everywhere
+	behind []*Queue // that had messages which are not in the batch
+
+	barriers map[*Ticket]struct{} // of empty changes, that wait for queues that were behind
 
 	batch   uint64 // number of the batch being built, from 1
 	items   []batchItem
@@ -65,6 +68,9 @@ func (c *committer) run() {
 		switch {
 		case urgent || work && closing:
 		case closing:
+			if len(c.barriers) > 0 { // the store failed elsewhere
+				c.abandon(c.s.goneError())
+			}
 			return
 		case work:
 			if now := time.Now(); lazyUntil.IsZero() {
@@ -192,6 +198,7 @@ func (c *committer) take() {
 
 	size := 0
 	left := c.spare[:0]
+	var cut *Queue
 	for _, q := range c.queues {
 		if size >= maxBatch {
 			left = append(left, q)
@@ -199,8 +206,14 @@ func (c *committer) take() {
 		}
 		var more bool
 		if size, more = c.takeQueue(q, size); more {
-			left = append(left, q)
+			if cut != nil {
+				left = append(left, cut)
+			}
+			cut = q
 		}
+	}
+	if cut != nil {
+		left = append(left, cut) // the others come first next time
 	}
 	clear(c.queues)
 	c.queues, c.spare = left, c.queues[:0]
@@ -217,6 +230,7 @@ func (c *committer) takeEarly(size int) {
 			c.queues = append(c.queues, q)
 		}
 	}
+	c.behind = append(append(c.behind[:0], c.queues...), c.early...)
 	if len(c.early) > 0 && (len(c.queues) > 0 || !c.s.idleAndClosed()) {
 		for _, q := range c.early {
 			c.s.enqueueDirty(q, true, false)
@@ -404,7 +418,11 @@ func (c *committer) finish() {
 	}
 	c.refs.Flush()
 	for _, t := range c.tickets {
-		t.resolve(nil)
+		if t.empty && len(c.behind) > 0 {
+			c.awaitBehind(t)
+		} else {
+			t.resolve(nil)
+		}
 	}
 	for i := range c.taken {
 		t := &c.taken[i]
@@ -418,11 +436,41 @@ func (c *committer) finish() {
 	c.clear()
 }
 
+// awaitBehind resolves the ticket of an empty change when what the queues have pending is written, which did not all go into
+// the batch.
+func (c *committer) awaitBehind(t *Ticket) {
+	if c.barriers == nil {
+		c.barriers = make(map[*Ticket]struct{})
+	}
+	c.barriers[t] = struct{}{}
+	m := &Message{Confirm: &barrier{c, t}}
+	m.Targets.Store(int32(len(c.behind)))
+	for _, q := range c.behind {
+		q.Await(m)
+	}
+}
+
+// barrier is told, by the committer itself, when the queues have caught up.
+type barrier struct {
+	c *committer
+	t *Ticket
+}
+
+// Confirm implements Confirmer.
+func (b *barrier) Confirm([]uint64, bool) {
+	delete(b.c.barriers, b.t)
+	b.t.resolve(nil)
+}
+
 // abandon lets go of a batch that failed: nothing of it is confirmed.
 func (c *committer) abandon(err error) {
 	for _, t := range c.tickets {
 		t.resolve(err)
 	}
+	for t := range c.barriers {
+		t.resolve(err)
+	}
+	c.barriers = nil
 	c.clear()
 }
 
@@ -431,6 +479,7 @@ func (c *committer) clear() {
 	c.taken = recycle(c.taken)
 	c.cancel = recycle(c.cancel)
 	c.waited = recycle(c.waited)
+	c.behind = recycle(c.behind)
 	c.tickets = recycle(c.tickets)
 	c.runs = recycle(c.runs)
 	c.notes = recycle(c.notes)

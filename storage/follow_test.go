@@ -149,3 +149,33 @@ func TestAwaitComesAfterWhatWasAppendedBefore(t *testing.T) {
 		t.Fatalf("confirmed %v, want 3 1 2", got)
 	}
 }
+
+// A change waits for the messages that were appended before it, also if they fill more than one batch.
+func TestEmptyChangeComesBehindWhatWasAppended(t *testing.T) {
+	var q Queue
+	k := newTaker(&q)
+	k.s.overlay, k.s.queues = map[string]overlayEntry{}, map[uint64]*Queue{}
+	var got confirmedSeqs
+	for i := range uint64(4) {
+		m := &Message{Body: make([]byte, 3<<20), Confirm: &got, ConfirmSeq: i}
+		m.Targets.Store(1)
+		q.Append(i, m)
+	}
+	ticket := k.s.Apply(Change{})
+	for range 10 {
+		k.batch++
+		if _, err := k.build(); err != nil {
+			t.Fatal(err)
+		}
+		k.finish()
+		select {
+		case <-ticket.done:
+			if len(got) != 4 {
+				t.Fatalf("the change is done when %d of 4 messages are written", len(got))
+			}
+			return
+		default:
+		}
+	}
+	t.Fatal("the change is never done")
+}
