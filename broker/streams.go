@@ -40,7 +40,13 @@ func (v *VHost) openStream(id uint64, d QueueDeclare, created func() error) (Que
 
 // newStreamLocked makes a stream that is being declared. Its record must be given to the store under the same lock.
 func (v *VHost) newStreamLocked(id uint64, d QueueDeclare) Queue {
-	q, err := v.openStream(id, d, func() error { return v.broker.store.Apply(storage.Change{}).Wait() })
+	q, err := v.openStream(id, d, func() error {
+		// Not for an empty change, which may itself wait for what waits for the stream.
+		v.mu.RLock()
+		t := v.last // of the record, or of something after it
+		v.mu.RUnlock()
+		return t.Wait()
+	})
 	if err != nil {
 		panic("a stream without files does not open: " + err.Error())
 	}

@@ -49,6 +49,10 @@ type Message struct {
 	batch  uint64 // batch that wrote the message last
 	at     uint32 // offset of its operation in that batch's record
 	shared bool   // more than one target in that batch
+
+	// Blind says that no client may see the properties as they are. The store does not keep it: who reads a message
+	// back looks at its properties.
+	Blind bool
 }
 
 // Confirmer is told which messages are safe. Confirm is called from the committer, or from the
