@@ -60,7 +60,7 @@ func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *dea
 	}
 	var extra []string
 	if !l.RoutingKey.Set {
-		extra = h.keys[1:]
+		extra = slices.Concat(h.keys[1:], h.blind)
 	}
 	rt := r.evaluateLocked(x, m.RoutingKey, extra, &h.properties)
 	if l.Reason != queue.Rejected {
@@ -78,6 +78,7 @@ func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *dea
 type deathHistory struct {
 	deaths     []amqp.Table
 	keys       []string // routing keys of the message before it died, its own first
+	blind      []string // and those that nobody sees
 	properties amqp.Properties
 }
 
@@ -94,13 +95,6 @@ func newDeadLetter(queueName string, l *queue.DeadLetter, now time.Time) (*stora
 	if p.Has(amqp.PropHeaders) {
 		headers, _, _ = amqp.ParseTable(p.Headers)
 	}
-	if cc, ok := headers.Get("CC"); ok {
-		for _, k := range cc.Array() {
-			if k.Kind() == amqp.KindString {
-				h.keys = append(h.keys, k.Text())
-			}
-		}
-	}
 	first := true
 	if old.Died {
 		if list, ok := headers.Get("x-death"); ok {
@@ -110,6 +104,14 @@ func newDeadLetter(queueName string, l *queue.DeadLetter, now time.Time) (*stora
 			first = len(h.deaths) == 0
 		}
 	}
+	if !h.renamed() {
+		h.keys = appendKeys(h.keys, headers, "CC")
+		h.blind = appendKeys(nil, headers, queue.BlindHeader)
+	}
+	blind := old.Blind && !l.RoutingKey.Set
+	if !blind {
+		headers = slices.DeleteFunc(headers, func(f amqp.Field) bool { return f.Name == queue.BlindHeader })
+	}
 	h.add(queueName, l, now)
 	headers = h.write(headers, queueName, l, first)
 	p.Flags = p.Flags&^amqp.PropExpiration | amqp.PropHeaders
@@ -117,8 +119,31 @@ func newDeadLetter(queueName string, l *queue.DeadLetter, now time.Time) (*stora
 	m := &storage.Message{
 		Exchange: l.Exchange, RoutingKey: l.RoutingKey.Or(old.RoutingKey),
 		Properties: p.Append(nil), Body: old.Body, Transient: old.Transient, Died: true,
+		Blind: blind,
 	}
 	return m, h
+}
+
+// renamed reports whether the message got another routing key with its last death. Then that is its only one, although its
+// headers still have others.
+func (h *deathHistory) renamed() bool {
+	if len(h.deaths) == 0 {
+		return false
+	}
+	keys, _ := h.deaths[0].Get("routing-keys")
+	list := keys.Array()
+	return len(list) > 0 && list[0].Text() != h.keys[0]
+}
+
+// appendKeys appends the routing keys in a header.
+func appendKeys(keys []string, headers amqp.Table, name string) []string {
+	v, _ := headers.Get(name)
+	for _, k := range v.Array() {
+		if k.Kind() == amqp.KindString {
+			keys = append(keys, k.Text())
+		}
+	}
+	return keys
 }
 
 // add puts a death in front: a new one, or one more of a kind that there was.

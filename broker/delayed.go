@@ -71,7 +71,7 @@ func (v *VHost) delayOver(x *Exchange, l *queue.DeadLetter, w *queue.Wakes) queu
 	p.Headers = headers.Append(nil)
 	m := &storage.Message{
 		Exchange: old.Exchange, RoutingKey: old.RoutingKey, Properties: p.Append(nil), Body: old.Body,
-		Transient: old.Transient, Died: old.Died,
+		Transient: old.Transient, Died: old.Died, Blind: old.Blind,
 	}
 	keys, err := senderSelected(&p)
 	if err != nil {

@@ -56,7 +56,7 @@ func (v *VHost) TraceDelivery(t Tap, queueName string, d *queue.Delivery, w *que
 		return
 	}
 	var cc []string
-	if headers := amqp.HeadersOf(m.Properties); headers != nil {
+	if headers := amqp.HeadersOf(queue.Visible(m)); headers != nil {
 		cc, _ = senderSelected(&amqp.Properties{Flags: amqp.PropHeaders, Headers: headers})
 	}
 	redelivered := int32(0)
@@ -90,7 +90,7 @@ func (v *VHost) traceHeaders(t Tap, m *storage.Message, extraKeys []string) amqp
 	return amqp.Table{
 		{Name: "exchange_name", Value: amqp.String(m.Exchange)},
 		{Name: "routing_keys", Value: amqp.ArrayValue(keys...)},
-		{Name: "properties", Value: amqp.TableValue(propertiesTable(m.Properties))},
+		{Name: "properties", Value: amqp.TableValue(propertiesTable(queue.Visible(m)))},
 		{Name: "node", Value: amqp.String(v.broker.node)},
 		{Name: "vhost", Value: amqp.String(v.name)},
 		{Name: "connection", Value: amqp.String(t.Connection)},

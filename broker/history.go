@@ -48,6 +48,7 @@ func (h *history) load() error {
 			return fmt.Errorf("messages from %d on are missing", from)
 		}
 		for _, it := range items {
+			queue.Recovered(it.Message)
 			h.add(remembered{it.Seq, it.Message})
 		}
 		from = next
@@ -115,7 +116,7 @@ func (h *history) messages() []*storage.Message {
 func (v *VHost) replay(messages []*storage.Message, to exchange.Destination) {
 	var w queue.Wakes
 	for _, old := range messages {
-		m := &storage.Message{Exchange: old.Exchange, RoutingKey: old.RoutingKey, Properties: old.Properties, Body: old.Body, Transient: old.Transient}
+		m := &storage.Message{Exchange: old.Exchange, RoutingKey: old.RoutingKey, Properties: old.Properties, Body: old.Body, Transient: old.Transient, Blind: old.Blind}
 		v.routeTo(to, m).Publish(m, &w)
 	}
 	w.Flush()

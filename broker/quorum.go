@@ -69,7 +69,7 @@ func keepsTransient(q Queue) bool {
 // clients see stays transient.
 func lasting(m *storage.Message) *storage.Message {
 	return &storage.Message{
-		Exchange: m.Exchange, RoutingKey: m.RoutingKey, Properties: m.Properties, Body: m.Body, Died: m.Died,
+		Exchange: m.Exchange, RoutingKey: m.RoutingKey, Properties: m.Properties, Body: m.Body, Died: m.Died, Blind: m.Blind,
 		Confirm: m.Confirm, ConfirmSeq: m.ConfirmSeq,
 	}
 }

@@ -65,7 +65,7 @@ func (v *VHost) NewRouter() *Router {
 }
 
 // Route finds the queues for a message, each at most once however many bindings lead to
-// it. props may be changed: BCC never reaches a consumer. Errors: 404 no such exchange, 403
+// it. Errors: 404 no such exchange, 403
 // internal exchange, 406 CC or BCC of a wrong type.
 func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Route, *amqp.Error) {
 	if g := r.vhost.generation.Load(); g != r.generation || len(r.cache) > maxCachedRoutes {
@@ -403,7 +403,7 @@ func (w *walk) loadHeaders() {
 // for sender-selected distribution.
 func senderSelected(p *amqp.Properties) ([]string, *amqp.Error) {
 	var keys []string
-	for _, name := range [...]string{"CC", "BCC"} {
+	for _, name := range [...]string{"CC", queue.BlindHeader} {
 		v, ok := amqp.LookupHeader(p.Headers, name)
 		if !ok {
 			continue

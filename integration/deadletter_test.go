@@ -48,6 +48,58 @@ func wantHeaders(t *testing.T, got amqp.Table, want amqp.Table) {
 	}
 }
 
+// Where a dead letter keeps its routing keys, all of them count, also those in BCC, which nobody sees. With another key for
+// dead letters that one alone counts, also when the message dies again.
+func TestDeadLettersGoByAllTheirKeys(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"classic", "quorum"} {
+		for _, key := range []string{"key", "other"} {
+			t.Run(kind+" "+key, func(t *testing.T) {
+				t.Parallel()
+				ch := open(t)
+				confirmMode(t, ch)
+				in, first, second := newExchange(t, ch, "direct", nil), newExchange(t, ch, "direct", nil), newExchange(t, ch, "direct", nil)
+				args := amqp.Table{"x-queue-type": kind, "x-dead-letter-exchange": first}
+				if key == "other" {
+					args["x-dead-letter-routing-key"] = key
+				}
+				from := sharedQueue(t, ch, args)
+				bind(t, ch, from, "key", in, nil)
+				next := sharedQueue(t, ch, amqp.Table{"x-queue-type": kind, "x-dead-letter-exchange": second})
+				bind(t, ch, next, key, first, nil)
+				queues := make(map[string]string)
+				for _, k := range []string{"key", "cc", "bcc", "other"} {
+					queues[k] = sharedQueue(t, ch, nil)
+					bind(t, ch, queues[k], k, first, nil)
+					bind(t, ch, queues[k], k, second, nil)
+				}
+				p := persistent("m")[0]
+				p.Headers = amqp.Table{"CC": []any{"cc"}, "BCC": []any{"bcc"}}
+				publishConfirmed(t, ch, in, "key", p)
+				d := get(t, ch, from, false)
+				if d.Headers["BCC"] != nil {
+					t.Error("BCC is seen")
+				}
+				nack(t, d, false, false)
+				eventually(t, func() error { return hasReady(ch, next, 1) })
+				d = get(t, ch, next, false)
+				if d.Headers["BCC"] != nil {
+					t.Error("BCC is seen in the dead letter")
+				}
+				wantHeaders(t, death(t, d, 0, 1), amqp.Table{"routing-keys": []any{"key", "cc"}})
+				nack(t, d, false, false)
+				want := map[string]int{"key": 2, "cc": 2, "bcc": 2}
+				if key == "other" {
+					want = map[string]int{"other": 2}
+				}
+				for k, q := range queues {
+					eventually(t, func() error { return hasReady(ch, q, want[k]) })
+				}
+			})
+		}
+	}
+}
+
 func TestRejectedMessageIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	ch := open(t)

@@ -141,3 +141,21 @@ func TestExampleDelayedMessage(t *testing.T) {
 	must(t, err)
 	wantDelivery(t, consume(t, ch, q, "", nil), "m", false)
 }
+
+func TestDelayedMessageGoesByAllItsKeys(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	x, q := delayedExchange(t, ch, "direct", "key")
+	copies, blind := sharedQueue(t, ch, nil), sharedQueue(t, ch, nil)
+	bind(t, ch, copies, "cc", x, nil)
+	bind(t, ch, blind, "bcc", x, nil)
+	m := delayed("m", 1)
+	m.Headers["CC"], m.Headers["BCC"] = []any{"cc"}, []any{"bcc"}
+	publishMessage(t, ch, x, "key", m)
+	for _, to := range []string{q, copies, blind} {
+		eventually(t, func() error { return hasReady(ch, to, 1) })
+		if d := get(t, ch, to, true); d.Headers["BCC"] != nil {
+			t.Errorf("BCC is seen: %v", d.Headers)
+		}
+	}
+}

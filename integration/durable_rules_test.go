@@ -198,3 +198,27 @@ func TestDeadLettersWaitForTheirExchange(t *testing.T) {
 	}
 	wantReady(t, ch, q, 0)
 }
+
+// The keys in BCC are with a message after a restart, and nobody sees them.
+func TestBlindKeysSurvive(t *testing.T) {
+	var q, blind string
+	lives(t, func(t *testing.T, ch *amqp.Channel, names *durableNames) {
+		x := names.exchange(t, ch, "direct", true, nil)
+		q, blind = names.queue(t, ch, "q", true, amqp.Table{"x-dead-letter-exchange": x}), names.queue(t, ch, "blind", true, nil)
+		bind(t, ch, blind, "bcc", x, nil)
+		confirmMode(t, ch)
+		p := persistent("m")[0]
+		p.Headers = amqp.Table{"BCC": []any{"bcc"}, "h": "v"}
+		publishConfirmed(t, ch, "", q, p)
+	}, func(t *testing.T, ch *amqp.Channel, _ *durableNames) {
+		d := get(t, ch, q, false)
+		if d.Headers["BCC"] != nil || d.Headers["h"] != "v" {
+			t.Errorf("the headers are %v", d.Headers)
+		}
+		nack(t, d, false, false)
+		eventually(t, func() error { return hasReady(ch, blind, 1) })
+		if d = get(t, ch, blind, true); d.Headers["BCC"] != nil {
+			t.Errorf("the headers of the dead letter are %v", d.Headers)
+		}
+	})
+}

@@ -24,7 +24,7 @@ func (c *counted) tell(d *Delivery) *storage.Message {
 	if c.message == nil {
 		c.message = new(storage.Message)
 	}
-	properties := amqp.WithoutHeader(amqp.WithoutHeader(m.Properties, acquiredHeader), failedHeader)
+	properties := amqp.WithoutHeader(amqp.WithoutHeader(Visible(m), acquiredHeader), failedHeader)
 	c.fields = amqp.AppendLongField(c.fields[:0], acquiredHeader, int64(d.Acquired))
 	if d.Deliveries > 0 {
 		c.fields = amqp.AppendLongField(c.fields, failedHeader, int64(d.Deliveries))

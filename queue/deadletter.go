@@ -178,6 +178,7 @@ func (d *death) message(q *Queue) (*storage.Message, error) {
 	if len(items) == 0 || items[0].Seq != d.seq {
 		return nil, nil
 	}
+	Recovered(items[0].Message)
 	return items[0].Message, nil
 }
 

@@ -222,6 +222,7 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	}
 	page := make([]fifo.LoadedItem[*storage.Message], len(items))
 	for i, it := range items {
+		Recovered(it.Message)
 		page[i] = fifo.LoadedItem[*storage.Message]{
 			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
 			Priority: it.Note.Priority ^ q.DefaultPriority, Group: q.group(it.Message),

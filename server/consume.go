@@ -188,7 +188,7 @@ func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
 	}
 	ch.conn.out.content(ch, &amqp.BasicGetOk{
 		DeliveryTag: ch.nextTag, Redelivered: d.Redelivered, Exchange: d.Message.Exchange, RoutingKey: d.Message.RoutingKey, MessageCount: uint32(left),
-	}, d.Message.Properties, d.Message.Body, &ch.conn.wakes)
+	}, queue.Visible(d.Message), d.Message.Body, &ch.conn.wakes)
 	if v := ch.conn.vhost; v.Tracing() {
 		v.TraceDelivery(ch.tap(), q.About().Name, &d, &ch.conn.wakes)
 	}

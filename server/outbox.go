@@ -160,7 +160,7 @@ func (o *outbox) deliver(ch *channel, tag string, deliveryTag uint64, d *queue.D
 	before := len(o.buf)
 	m := d.Message
 	o.buf = amqp.AppendDeliver(o.buf, ch.id, tag, deliveryTag, d.Redelivered, m.Exchange, m.RoutingKey)
-	o.contentLocked(ch, m.Properties, m.Body, d.Lasting)
+	o.contentLocked(ch, queue.Visible(m), m.Body, d.Lasting)
 	if o.unlockAppended(before) {
 		w.Add(o)
 	}

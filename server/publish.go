@@ -6,6 +6,7 @@ import (
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -191,6 +192,9 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		Exchange: rt.Exchange, RoutingKey: rt.RoutingKey, Properties: ch.outgoingProperties(c), Body: c.data[c.propertiesSize:],
 		Transient: !c.properties.Has(amqp.PropDeliveryMode) || c.properties.DeliveryMode != 2,
 	}
+	if c.properties.Has(amqp.PropHeaders) {
+		_, m.Blind = amqp.LookupHeader(c.properties.Headers, queue.BlindHeader)
+	}
 	if conn.vhost.Tracing() {
 		conn.vhost.TracePublish(ch.tap(), m, rt)
 	}
@@ -261,7 +265,7 @@ func (ch *channel) nextPublish() uint64 {
 func (ch *channel) returnMessage(m *storage.Message) {
 	ch.conn.out.content(ch, &amqp.BasicReturn{
 		ReplyCode: amqp.ReplyNoRoute, ReplyText: amqp.ReplyName(amqp.ReplyNoRoute), Exchange: m.Exchange, RoutingKey: m.RoutingKey,
-	}, m.Properties, m.Body, &ch.conn.wakes)
+	}, queue.Visible(m), m.Body, &ch.conn.wakes)
 }
 
 // lastWritten remembers the exchange that the last publish was allowed to, which spares a
@@ -287,15 +291,11 @@ func (ch *channel) mayPublish(c *content) *amqp.Error {
 	return nil
 }
 
-// outgoingProperties are the encoded properties that consumers get: BCC is kept from them, and
-// the requester's real address given to them.
+// outgoingProperties are the encoded properties of the message: they have the requester's real address.
 func (ch *channel) outgoingProperties(c *content) []byte {
 	properties := c.encoded
 	if properties == nil {
 		properties = c.data[:c.propertiesSize:c.propertiesSize]
-	}
-	if c.properties.Has(amqp.PropHeaders) {
-		properties = amqp.WithoutHeader(properties, "BCC")
 	}
 	if asksForReply(&c.properties) {
 		properties = amqp.WithReplyTo(properties, ch.replies.Address())

@@ -78,7 +78,7 @@ func (s *Stream) Lasts() bool { return true }
 // Publish appends m, whatever its delivery mode. m.Targets must count the stream: it is counted down when the message
 // is on disk, or lost with a deleted stream. A stream takes every message: it returns true.
 func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) bool {
-	properties, filter := m.Properties, ""
+	properties, filter := queue.Visible(m), "" // it is never a dead letter
 	if headers := amqp.HeadersOf(properties); headers != nil {
 		filter = filterValue(headers)
 		if _, taken := amqp.LookupHeader(headers, offsetHeader); taken {
