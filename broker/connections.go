@@ -124,11 +124,14 @@ func (b *Broker) Opened(c Connection) {
 	r, a := &b.connections, c.About()
 	r.opened.Add(1)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.byID == nil {
 		r.byID, r.byName = make(map[uint64]Connection), make(map[string]Connection)
 	}
 	r.byID[a.ID], r.byName[a.Name] = c, c
+	r.mu.Unlock()
+	if b.VHost(a.VHost) == nil { // deleted before it was on the list
+		c.Close("vhost '" + a.VHost + "' is deleted")
+	}
 }
 
 // Closed removes a connection.

@@ -178,11 +178,15 @@ func EventTable(name string, t amqp.Table) amqp.Field {
 
 // byActor is who did it.
 func byActor(a Actor) amqp.Field {
-	name := "settmq-internal"
+	return textField("user_who_performed_action", actorName(a))
+}
+
+// actorName is the user in whose name a asks.
+func actorName(a Actor) string {
 	if s, ok := a.(interface{ User() *auth.User }); ok {
-		name = s.User().Name
+		return s.User().Name
 	}
-	return textField("user_who_performed_action", name)
+	return "settmq-internal"
 }
 
 func (v *VHost) exchangeCreated(x *Exchange) {

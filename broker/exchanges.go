@@ -41,6 +41,12 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 		return err
 	}
 	x, err := v.newExchange(a, d)
+	if strings.HasPrefix(d.Name, "amq.") { // in definitions they are welcome
+		err = amqp.AccessRefused("exchange name '%s' contains reserved prefix 'amq.*'", d.Name)
+	}
+	if err == nil {
+		err = v.notGone()
+	}
 	if err != nil {
 		v.mu.Unlock()
 		return err
@@ -70,9 +76,6 @@ func (v *VHost) putExchangeLocked(x *Exchange, c *storage.Change) {
 
 // newExchange checks what only matters for an exchange that does not exist yet.
 func (v *VHost) newExchange(a Actor, d ExchangeDeclare) (*Exchange, *amqp.Error) {
-	if strings.HasPrefix(d.Name, "amq.") {
-		return nil, amqp.AccessRefused("exchange name '%s' contains reserved prefix 'amq.*'", d.Name)
-	}
 	if alt, ok := d.Arguments.Get("alternate-exchange"); ok {
 		if alt.TypeName() != "longstr" {
 			return nil, amqp.PreconditionFailed("invalid type '%s' for arg 'alternate-exchange' in %s", alt.TypeName(), v.resource(ExchangeResource, d.Name))

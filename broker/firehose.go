@@ -90,7 +90,7 @@ func (v *VHost) traceHeaders(t Tap, m *storage.Message, extraKeys []string) amqp
 	return amqp.Table{
 		{Name: "exchange_name", Value: amqp.String(m.Exchange)},
 		{Name: "routing_keys", Value: amqp.ArrayValue(keys...)},
-		{Name: "properties", Value: amqp.TableValue(propertiesTable(queue.Visible(m)))},
+		{Name: "properties", Value: amqp.TableValue(PropertiesTable(queue.Visible(m)))},
 		{Name: "node", Value: amqp.String(v.broker.node)},
 		{Name: "vhost", Value: amqp.String(v.name)},
 		{Name: "connection", Value: amqp.String(t.Connection)},
@@ -99,8 +99,8 @@ func (v *VHost) traceHeaders(t Tap, m *storage.Message, extraKeys []string) amqp
 	}
 }
 
-// propertiesTable renders encoded properties under RabbitMQ's names.
-func propertiesTable(encoded []byte) amqp.Table {
+// PropertiesTable renders encoded properties under RabbitMQ's names.
+func PropertiesTable(encoded []byte) amqp.Table {
 	var p amqp.Properties
 	if err := amqp.ParseProperties(encoded, &p); err != nil {
 		return nil // they were checked when the message was published

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/settmq/settmq/broker/definitions"
 	"github.com/settmq/settmq/exchange"
@@ -20,20 +19,37 @@ type ImportReport struct {
 	Present                                                 int // equal ones found
 }
 
-// Import takes the definitions of a RabbitMQ over: all of them or, with an error that
+// ImportError is everything that keeps definitions from being imported.
+type ImportError struct{ Problems []error }
+
+// Error is one line per problem.
+func (e *ImportError) Error() string { return errors.Join(e.Problems...).Error() }
+
+// Unwrap returns the problems.
+func (e *ImportError) Unwrap() []error { return e.Problems }
+
+// Import takes the definitions of a RabbitMQ over: all of them or, with an *ImportError that
 // lists every problem, none. Users, permissions, policies, parameters and limits are
 // replaced; exchanges, queues and bindings that are there already must be the same. It
 // returns when everything is on disk and obeyed.
 func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
+	return b.runImport(d, false)
+}
+
+// Merge is Import, except that exchanges and queues that are there already stay as they are, whatever the definitions
+// say of them, and that bindings without an end are left out: what RabbitMQ does with a file that is uploaded.
+func (b *Broker) Merge(d *definitions.Definitions) (ImportReport, error) { return b.runImport(d, true) }
+
+func (b *Broker) runImport(d *definitions.Definitions, merge bool) (ImportReport, error) {
 	b.mu.Lock()
-	im := &importer{broker: b, defs: d, vhosts: make(map[string]*VHost), fresh: make(map[string]bool)}
+	im := &importer{broker: b, merge: merge, defs: d, vhosts: make(map[string]*VHost), fresh: make(map[string]bool)}
 	im.openVHosts()
 	locked := im.lockVHosts()
 	im.check()
 	if len(im.problems) > 0 {
 		unlockVHosts(locked)
 		b.mu.Unlock()
-		return ImportReport{}, errors.Join(im.problems...)
+		return ImportReport{}, &ImportError{im.problems}
 	}
 	im.apply()
 	users := im.usersChanges()
@@ -53,10 +69,12 @@ func (b *Broker) Import(d *definitions.Definitions) (ImportReport, error) {
 type importer struct {
 	broker   *Broker
 	defs     *definitions.Definitions
+	merge    bool              // what is there already need not be the same
 	vhosts   map[string]*VHost // that the file may refer to
 	fresh    map[string]bool   // those that the import makes
 	settings importedSettings
-	policed  []*VHost // whose policies the import changes
+	bindings []definitions.Binding // that can be made
+	policed  []*VHost              // whose policies the import changes
 	problems []error
 	change   storage.Change
 	report   ImportReport
@@ -157,7 +175,7 @@ func (im *importer) checkExchange(x definitions.Exchange) {
 		return
 	}
 	if have := v.exchanges[x.Name]; have != nil {
-		if err := v.checkExchangeEquivalent(have, exchangeDeclare(x)); err != nil {
+		if err := v.checkExchangeEquivalent(have, exchangeDeclare(x)); err != nil && !im.merge {
 			im.problem("%s", err.Text)
 		}
 		return
@@ -178,13 +196,10 @@ func (im *importer) checkQueue(q definitions.Queue) {
 	}
 	d := queueDeclare(q).withType(im.defaultType(v))
 	if have := v.queues[q.Name]; have != nil {
-		if err := v.checkQueueEquivalent(System{}, have, d); err != nil {
+		if err := v.checkQueueEquivalent(System{}, have, d); err != nil && !im.merge {
 			im.problem("%s", err.Text)
 		}
 		return
-	}
-	if strings.HasPrefix(q.Name, "amq.") && !strings.HasPrefix(q.Name, "amq.gen-") {
-		im.problem("%s: reserved name", v.resource(QueueResource, q.Name))
 	}
 	if err := v.checkNewQueue(System{}, d); err != nil {
 		im.problem("%s", err.Text)
@@ -202,10 +217,18 @@ func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]
 		kind, ok = x.Type, true
 	}
 	if !ok {
-		im.problem("%s: there is no such source", what)
+		if im.merge {
+			im.leftOut(v, b)
+		} else {
+			im.problem("%s: there is no such source", what)
+		}
 		return
 	}
 	key := [2]string{b.VHost, b.Destination}
+	if im.merge && !im.reaches(v, b, key, exchanges, queues) {
+		im.leftOut(v, b)
+		return
+	}
 	check := exchange.Binding{Key: b.RoutingKey, Arguments: b.Arguments}
 	if !b.ToExchange {
 		if check.QueueType = queues[key]; v.queues[b.Destination] != nil {
@@ -220,9 +243,25 @@ func (im *importer) checkBinding(b definitions.Binding, exchanges map[[2]string]
 	} else if _, coming := exchanges[key]; b.ToExchange && !coming && v.exchanges[b.Destination] == nil {
 		im.problem("%s: there is no such exchange", what)
 	}
-	if !b.ToExchange && queues[key] == "" && v.queues[b.Destination] == nil {
+	if !b.ToExchange && !im.reaches(v, b, key, exchanges, queues) {
 		im.problem("%s: there is no such queue", what)
 	}
+	im.bindings = append(im.bindings, b)
+}
+
+// reaches reports whether the destination of a binding is there or will be.
+func (im *importer) reaches(v *VHost, b definitions.Binding, key [2]string, exchanges, queues map[[2]string]string) bool {
+	if b.ToExchange {
+		_, coming := exchanges[key]
+		return coming || v.exchanges[b.Destination] != nil
+	}
+	return queues[key] != "" || v.queues[b.Destination] != nil
+}
+
+// leftOut notes a binding that has lost an end: exports of RabbitMQ have such, and it ignores them.
+func (im *importer) leftOut(v *VHost, b definitions.Binding) {
+	im.broker.log.Warn().Str("vhost", v.name).Str("source", b.Source).Str("destination", b.Destination).
+		Msg("imported binding left out: one of its ends is not there")
 }
 
 // apply makes the vhosts, exchanges, queues and bindings; nothing can fail any more.
@@ -244,7 +283,7 @@ func (im *importer) apply() {
 	for _, q := range im.defs.Queues {
 		im.applyQueue(q)
 	}
-	for _, b := range im.defs.Bindings {
+	for _, b := range im.bindings {
 		im.applyBinding(b)
 	}
 }

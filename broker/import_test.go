@@ -99,8 +99,6 @@ func TestImportIsAllOrNothing(t *testing.T) {
 		{"queue type that is not there", `{"queues": [{"name": "new", "vhost": "/", "durable": true, "arguments": {"x-queue-type": "other"}}]}`, "x-queue-type"},
 		{"binding from nowhere", `{"queues": [{"name": "new", "vhost": "/", "durable": true}], "bindings": [{"source": "none", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such source"},
 		{"binding to nowhere", `{"bindings": [{"source": "x", "vhost": "/", "destination": "new", "destination_type": "queue", "routing_key": "", "arguments": {}}]}`, "there is no such queue"},
-		{"reserved queue name", `{"queues": [{"name": "amq.mine", "vhost": "/", "durable": true}]}`, "reserved name"},
-		{"reserved exchange name", `{"exchanges": [{"name": "amq.mine", "vhost": "/", "type": "fanout", "durable": true}]}`, "reserved prefix"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			report, err := b.Import(parse(t, tt.text))
@@ -183,4 +181,38 @@ func TestImportOfQuorumQueues(t *testing.T) {
 	check()
 	_, refused := b.VHost("/").DeclareQueue(actor{id: 1}, QueueDeclare{Name: "by default", Durable: true})
 	must(t, refused) // the type is in its arguments
+}
+
+// What RabbitMQ takes of a file that is uploaded, and what an export of it has in it.
+func TestMergeLeavesWhatIsThere(t *testing.T) {
+	b := newBroker(t)
+	v := b.VHost("/")
+	declareQueue(t, v, "q", false)
+	declareExchange(t, v, "x", "direct")
+	file := parse(t, `{
+		"queues": [{"name": "q", "vhost": "/", "durable": true}, {"name": "amq.mine", "vhost": "/", "durable": true}],
+		"exchanges": [{"name": "x", "vhost": "/", "type": "fanout", "durable": true}, {"name": "amq.rabbitmq.log", "vhost": "/", "type": "topic", "durable": true}],
+		"bindings": [
+			{"source": "gone", "vhost": "/", "destination": "q", "destination_type": "queue", "routing_key": "", "arguments": {}},
+			{"source": "x", "vhost": "/", "destination": "gone", "destination_type": "queue", "routing_key": "", "arguments": {}},
+			{"source": "x", "vhost": "/", "destination": "q", "destination_type": "queue", "routing_key": "k", "arguments": {}}]}`)
+	if _, err := b.Import(file); err == nil {
+		t.Error("an import that is not lenient took the file")
+	}
+	report, err := b.Merge(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (ImportReport{Exchanges: 1, Queues: 1, Bindings: 1, Present: 2}); report != want {
+		t.Errorf("report %+v, want %+v", report, want)
+	}
+	if q := v.Queue("q"); q.About().Durable {
+		t.Error("the queue was replaced")
+	}
+	if x := v.Exchange("x"); x.Type != "direct" {
+		t.Errorf("the exchange is of type %s", x.Type)
+	}
+	if v.Queue("amq.mine") == nil || v.Exchange("amq.rabbitmq.log") == nil {
+		t.Error("names that only definitions may have were not taken over")
+	}
 }

@@ -72,6 +72,25 @@ func checkLimits(names []string, object string, fields map[string]any) (limits, 
 	return l, nil
 }
 
+// ParseVHostLimit reads the value of a limit of a vhost, a JSON number. The error is an *InvalidError.
+func ParseVHostLimit(name string, value []byte) (int64, error) {
+	return parseLimit(vhostLimitNames, vhostLimitsName, name, value)
+}
+
+// ParseUserLimit is ParseVHostLimit for a limit of a user.
+func ParseUserLimit(name string, value []byte) (int64, error) {
+	return parseLimit(userLimitNames, userLimits, name, value)
+}
+
+func parseLimit(names []string, object, name string, value []byte) (int64, error) {
+	v, err := decodeJSON(value)
+	if err != nil {
+		return 0, bare("%s: %v", object, err)
+	}
+	l, err := checkLimits(names, object, map[string]any{name: v})
+	return l[name], err
+}
+
 func (l limits) with(name string, n int64) limits {
 	c := maps.Clone(l)
 	if c == nil {
@@ -162,6 +181,9 @@ func (v *VHost) checkQueueLimit(name string) *amqp.Error {
 func (v *VHost) enter(user string) *amqp.Error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.gone {
+		return amqp.NotAllowed("vhost %s not found", v.name)
+	}
 	if allowed, reached := v.limits.reached(MaxConnections, v.connections); reached {
 		return amqp.NotAllowed("access to vhost '%s' refused for user '%s': connection limit (%d) is reached", v.name, user, allowed)
 	}

@@ -14,6 +14,8 @@ type VHostMetadata struct {
 	// stream. With "" it is the broker's.
 	DefaultQueueType string `json:"default_queue_type,omitempty"`
 	Tracing          bool   `json:"tracing,omitempty"` // asked for; nothing traces yet
+	// ProtectedFromDeletion keeps the vhost from being deleted until it is switched off.
+	ProtectedFromDeletion bool `json:"protected_from_deletion,omitempty"`
 }
 
 // Metadata returns what describes the vhost.
@@ -58,3 +60,6 @@ func (v *VHost) defaultType() QueueType {
 	}
 	return v.broker.defaultType
 }
+
+// DefaultQueueType is the type of queues that name none, in vhosts that say nothing.
+func (b *Broker) DefaultQueueType() QueueType { return b.defaultType }

@@ -52,7 +52,11 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 		}
 		return q, err
 	}
-	if err := v.checkNewQueue(a, d); err != nil {
+	err := v.checkNewQueue(a, d)
+	if err == nil {
+		err = v.notGone()
+	}
+	if err != nil {
 		v.mu.Unlock()
 		return nil, err
 	}

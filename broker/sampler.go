@@ -28,7 +28,7 @@ type sampler struct {
 func startSampler(b *Broker, o Options) *sampler {
 	s := &sampler{
 		broker: b, budget: o.MessageMemory, memory: o.MemoryWatermark, disk: o.DiskFreeLimit,
-		samples: []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}},
+		samples: newMemorySamples(),
 		quit:    make(chan struct{}), done: make(chan struct{}),
 	}
 	s.look(true)
@@ -61,8 +61,7 @@ func (s *sampler) look(disk bool) {
 		s.broker.windows.sweep()
 	}
 	if s.memory > 0 {
-		metrics.Read(s.samples)
-		s.broker.alarms.set(alarmMemory, s.samples[0].Value.Uint64()-s.samples[1].Value.Uint64() > s.memory)
+		s.broker.alarms.set(alarmMemory, memoryUsed(s.samples) > s.memory)
 	}
 	if disk && s.disk > 0 {
 		if free, err := s.broker.store.FreeSpace(); err == nil {

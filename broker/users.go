@@ -32,6 +32,8 @@ type Users struct {
 	limits      map[string]limits
 	usage       map[string]usage // of those who have anything open
 
+	logins logins
+
 	// epoch rises with every change; whoever remembers a decision forgets it then.
 	epoch atomic.Uint64
 }

@@ -31,7 +31,8 @@ type VHost struct {
 	policyOf    map[Queue]*EffectivePolicy // of the queues that a policy matches
 	parameters  map[parameterID]json.RawMessage
 	limits      limits
-	connections int // that are in the vhost
+	connections int  // that are in the vhost
+	gone        bool // it was deleted: nothing can be made in it
 
 	// once is held while something is published through an exchange that deduplicates. It comes before mu.
 	once sync.Mutex
@@ -318,6 +319,9 @@ func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
 // apply hands a change to the store. Call it with the lock held, so that changes reach the
 // journal in the order in which they happened, and wait for the ticket without it.
 func (v *VHost) applyLocked(c storage.Change) *storage.Ticket {
+	if v.gone {
+		return v.last
+	}
 	if len(c.Put) == 0 && len(c.Delete) == 0 && len(c.CreateQueues) == 0 && len(c.DeleteQueues) == 0 {
 		return nil
 	}

@@ -120,10 +120,12 @@ func (c *conn) startOk(m *amqp.ConnectionStartOk) {
 		c.drop("malformed response for " + m.Mechanism)
 		return
 	case err != nil:
+		c.srv.o.Broker.Users().CountLogin("amqp091", false)
 		c.loginRefused(name, err)
 		return
 	}
 	c.user = user
+	c.srv.o.Broker.Users().CountLogin("amqp091", true)
 	c.loginEvent("user.authentication.success", user.Name)
 	c.log.Debug().Str("user", user.Name).Str("mechanism", m.Mechanism).Msg("authenticated")
 	c.state = wantTuneOk

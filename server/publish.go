@@ -178,14 +178,14 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 		if err := ch.checkReplyTo(c); err != nil {
 			return err
 		}
-		if err := checkExpiration(&c.properties); err != nil {
+		if err := broker.CheckExpiration(&c.properties); err != nil {
 			return err
 		}
 	}
 	if err != nil {
 		return err
 	}
-	if err := ch.checkRights(c, rt); err != nil {
+	if err := rt.CheckSender(conn.session, &c.properties); err != nil {
 		return err
 	}
 	m := &storage.Message{
@@ -301,36 +301,4 @@ func (ch *channel) outgoingProperties(c *content) []byte {
 		properties = amqp.WithReplyTo(properties, ch.replies.Address())
 	}
 	return properties
-}
-
-// checkRights looks at what depends on the user: topic permissions for every routing key, and
-// the user-id.
-func (ch *channel) checkRights(c *content, rt *broker.Route) *amqp.Error {
-	p := &c.properties
-	s := ch.conn.session
-	if rt.Topic {
-		if err := s.CanTopic(auth.Write, rt.Exchange, rt.RoutingKey); err != nil {
-			return err
-		}
-		for _, key := range rt.ExtraKeys {
-			if err := s.CanTopic(auth.Write, rt.Exchange, key); err != nil {
-				return err
-			}
-		}
-	}
-	if p.Has(amqp.PropUserID) && string(p.UserID) != s.User().Name && !s.User().HasTag("impersonator") {
-		return amqp.PreconditionFailed("user_id property set to '%s' but authenticated user was '%s'", p.UserID, s.User().Name)
-	}
-	return nil
-}
-
-// checkExpiration: a decimal number of milliseconds, at most ten years, worded as RabbitMQ does.
-func checkExpiration(p *amqp.Properties) *amqp.Error {
-	if !p.Has(amqp.PropExpiration) {
-		return nil
-	}
-	if _, why := amqp.ParseExpiration(p.Expiration); why != "" {
-		return amqp.PreconditionFailed("invalid expiration '%s': %s", p.Expiration, why)
-	}
-	return nil
 }
