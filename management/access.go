@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
@@ -39,24 +38,28 @@ func isManager(u *auth.User) bool {
 
 // check applies the rule. vhost is that of the path, nil if it names none or one that there is not.
 func (a access) check(r *request) error {
-	inside := func() bool { return r.vhost == nil || r.mayEnter(r.vhost) }
-	allowed, why := true, "User not authorised to access virtual host"
+	allowed, why := true, ""
+	inside := r.vhost == nil || r.mayEnter(r.vhost)
 	switch a {
 	case monitoring:
 		allowed, why = isMonitor(r.user), "Not monitor user"
 	case administrator:
 		allowed, why = isAdministrator(r.user), "Not administrator user"
 	case inVHost:
-		allowed = isAdministrator(r.user) || inside()
+		inside = inside || isAdministrator(r.user)
 	case monitorsVHost:
-		allowed = isMonitor(r.user) || inside()
+		inside = inside || isMonitor(r.user)
 	case policymaker:
-		allowed, why = isAdministrator(r.user) || isPolicymaker(r.user) && inside(), "User not authorised to access object"
+		inside = inside || isAdministrator(r.user)
+		allowed, why = isPolicymaker(r.user), "User not authorised to access object"
 	case globalParameters:
 		allowed, why = isPolicymaker(r.user), "User not authorised to access object"
 	}
-	if !allowed {
+	switch {
+	case !allowed:
 		return notAuthorised(why)
+	case !inside && (a == inVHost || a == monitorsVHost || a == policymaker):
+		return &apiError{http.StatusNotFound, "not_found", "Not Found"} // whoever may not enter learns nothing
 	}
 	return nil
 }
@@ -127,7 +130,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) (*auth.User, erro
 
 // refused notes a request that was not let in.
 func (s *Server) refused(r *http.Request, user, why string) {
-	s.attempts.count(false)
+	s.broker.Users().CountLogin("http", false)
 	s.log.Warn().Str("peer", r.RemoteAddr).Str("user", fmt.Sprintf("%.255s", user)).Str("reason", why).Msg("HTTP access denied")
 }
 
@@ -139,19 +142,3 @@ func (peer) Network() string { return "tcp" }
 
 // String implements net.Addr.
 func (p peer) String() string { return string(p) }
-
-// attempts counts logins over HTTP.
-type attempts struct {
-	mu           sync.Mutex
-	good, failed uint64
-}
-
-func (a *attempts) count(good bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if good {
-		a.good++
-	} else {
-		a.failed++
-	}
-}

@@ -192,3 +192,11 @@ func (o body) number(key string, otherwise int64) (int64, error) {
 	}
 	return 0, badRequest([]any{"not_integer", o[key]})
 }
+
+// value decodes what is under a key.
+func (o body) value(key string, to any) error {
+	if json.Unmarshal(o[key], to) != nil {
+		return badRequest([]any{"not_valid", key})
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 )
 
 // apiError is a refusal: its status, and the two fields of its body. Without a kind there is no body.
@@ -25,6 +26,9 @@ func (e *apiError) Error() string {
 
 // errNotFound is said of a thing that the path names and that is not there, or of a path that nothing is at.
 var errNotFound = &apiError{http.StatusNotFound, "Object Not Found", "Not Found"}
+
+// errNoVHost is said where RabbitMQ wants to change something in a vhost that is not there.
+var errNoVHost = &apiError{http.StatusNotFound, "not_found", "vhost_not_found"}
 
 func badRequest(reason any) error {
 	return &apiError{http.StatusBadRequest, "bad_request", reason}
@@ -66,8 +70,11 @@ func refusal(err error) *apiError {
 		return refusedByProtocol(protocol)
 	case errors.As(err, &invalid):
 		return &apiError{http.StatusBadRequest, "bad_request", invalid.Error()}
-	case errors.Is(err, broker.ErrNoSuch), errors.Is(err, broker.ErrNoSuchUser):
+	case errors.Is(err, broker.ErrNoSuch), errors.Is(err, broker.ErrNoSuchUser), errors.Is(err, queue.ErrDeleted):
 		return errNotFound
+	}
+	if errors.Is(err, broker.ErrPublishersBlocked) {
+		return &apiError{http.StatusServiceUnavailable, "service_unavailable", err.Error()}
 	}
 	return nil
 }
@@ -121,7 +128,7 @@ type raw struct{ write func(http.ResponseWriter) }
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := refusal(err)
 	if e == nil {
-		s.log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.EscapedPath()).Msg("request failed")
+		s.log.Error().Err(err).Str("method", r.Method).Str("route", routeOf(r)).Msg("request failed")
 		e = &apiError{http.StatusInternalServerError, "internal_server_error", "Internal Server Error"}
 	}
 	if e.kind == "" {
@@ -134,7 +141,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, body any) {
 	b, err := appendJSON(nil, body)
 	if err != nil {
-		s.log.Error().Err(err).Str("path", r.URL.EscapedPath()).Msg("answer cannot be encoded")
+		s.log.Error().Err(err).Str("route", routeOf(r)).Msg("answer cannot be encoded")
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"log" //nolint:depguard // net/http takes no other logger
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +33,12 @@ type Options struct {
 	Product, Version string
 	// SoftwareVersion is the version of this program.
 	SoftwareVersion string
+	// DataDir and ConfigFile are told of the node; "" for none.
+	DataDir, ConfigFile string
+	// Certificates are the files of the certificates that listeners show, in PEM.
+	Certificates []string
+	// MaxAMQPConnections is the limit of AMQP connections; 0 for none.
+	MaxAMQPConnections int
 	// MaxMessageSize bounds the body of a message published, in bytes; 16 MiB.
 	MaxMessageSize int
 	// MaxConnections bounds the connections of all listeners together; 1024. More wait to be accepted.
@@ -45,11 +53,14 @@ type Server struct {
 
 	started  time.Time
 	stopping atomic.Bool
-	attempts attempts
 	handler  http.Handler
-	remote   *http.Server // with passwords
-	local    *http.Server // with the rights of an administrator
-	places   chan struct{}
+
+	mu        sync.Mutex
+	listeners []Listener // guarded by mu
+
+	remote *http.Server // with passwords
+	local  *http.Server // with the rights of an administrator
+	places chan struct{}
 }
 
 // New returns the API of b, which must outlive it.
@@ -91,6 +102,25 @@ func (e errorLog) Write(line []byte) (int, error) {
 
 // ServeHTTP answers one request with a password.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Listener is an address that the broker listens on.
+type Listener struct {
+	Protocol string // RabbitMQ's name: amqp, amqp/ssl, http, https
+	Addr     net.Addr
+}
+
+// Listening adds an address to those that the API tells of.
+func (s *Server) Listening(l Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, l)
+}
+
+func (s *Server) listening() []Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.listeners)
+}
 
 // Serve accepts connections until Shutdown or Close, and returns nil then.
 func (s *Server) Serve(l net.Listener) error { return served(s.remote.Serve(s.bounded(l))) }

@@ -42,11 +42,25 @@ func listenManagement(cfg *config.Config, log zerolog.Logger) (net.Listener, err
 	return tls.NewListener(l, t), nil
 }
 
+// certificates are the files that listeners show.
+func certificates(cfg *config.Config) (files []string) {
+	if cfg.Management.TLS.Cert != "" {
+		files = append(files, cfg.Management.TLS.Cert)
+	}
+	for _, l := range cfg.Listeners {
+		if l.TLS != nil {
+			files = append(files, l.TLS.Cert)
+		}
+	}
+	return files
+}
+
 // serveManagement answers on l, which may be nil, and on the socket. The data directory is this broker's already, so
 // that nobody else can be serving the socket.
-func serveManagement(cfg *config.Config, b *broker.Broker, l net.Listener, log zerolog.Logger) (*api, error) {
+func serveManagement(cfg *config.Config, file string, b *broker.Broker, l net.Listener, log zerolog.Logger) (*api, error) {
 	a := &api{server: management.New(b, management.Options{
 		Log: log.With().Str("component", "management").Logger(), MaxMessageSize: int(cfg.MaxMessageSize),
+		DataDir: cfg.DataDir, ConfigFile: file, Certificates: certificates(cfg), MaxAMQPConnections: int(cfg.Limits.MaxConnections),
 		Product: cfg.ServerProperties.Product, Version: cfg.ServerProperties.Version, SoftwareVersion: buildVersion(),
 	})}
 	serve := func(l net.Listener, with func(net.Listener) error) {
@@ -69,11 +83,12 @@ func serveManagement(cfg *config.Config, b *broker.Broker, l net.Listener, log z
 		}
 	}
 	if l != nil {
-		scheme := "http://"
+		protocol := "http"
 		if cfg.Management.TLS.Cert != "" {
-			scheme = "https://"
+			protocol = "https"
 		}
-		log.Info().Str("url", scheme+l.Addr().String()).Msg("management API")
+		a.server.Listening(management.Listener{Protocol: protocol, Addr: l.Addr()})
+		log.Info().Str("url", protocol+"://"+l.Addr().String()).Msg("management API")
 		serve(l, a.server.Serve)
 	}
 	return a, nil

@@ -23,6 +23,7 @@ import (
 	"github.com/settmq/settmq/cli"
 	"github.com/settmq/settmq/config"
 	"github.com/settmq/settmq/internal/sysmem"
+	"github.com/settmq/settmq/management"
 	"github.com/settmq/settmq/server"
 	"github.com/settmq/settmq/storage"
 )
@@ -128,7 +129,7 @@ func runServe(file string, stderr io.Writer) int {
 		}
 		v.SetTracing(true)
 	}
-	a, err := serveManagement(cfg, b, manage, log)
+	a, err := serveManagement(cfg, file, b, manage, log)
 	if err != nil {
 		fmt.Fprintf(stderr, "settmq: %v\n", err)
 		_ = b.Close()
@@ -155,6 +156,11 @@ func serve(r *reloader, b *broker.Broker, a *api, listeners []net.Listener, fail
 				log.Error().Err(err).Str("address", l.Addr().String()).Msg("listener failed")
 			}
 		})
+		protocol := "amqp"
+		if cfg.Listeners[i].TLS != nil {
+			protocol = "amqp/ssl"
+		}
+		a.server.Listening(management.Listener{Protocol: protocol, Addr: l.Addr()})
 		log.Info().Str("address", l.Addr().String()).Bool("tls", cfg.Listeners[i].TLS != nil).Msg("listening for AMQP 0-9-1")
 	}
 	greet(cfg, log)

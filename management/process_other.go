@@ -1,0 +1,6 @@
+//go:build !unix
+
+package management
+
+// fileDescriptors is not known here.
+func fileDescriptors() (open, limit uint64) { return 0, 0 }

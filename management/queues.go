@@ -1,0 +1,224 @@
+package management
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/broker"
+)
+
+// queueIn is a queue with its vhost.
+type queueIn struct {
+	broker.Queue
+	vhost *broker.VHost
+}
+
+// Columns that are known without rendering the row; the counters are those of one look each.
+var queueColumns = map[string]func(queueIn) any{
+	"name":                    func(q queueIn) any { return q.About().Name },
+	"vhost":                   func(q queueIn) any { return q.vhost.Name() },
+	"type":                    func(q queueIn) any { return broker.TypeOf(q).String() },
+	"durable":                 func(q queueIn) any { return q.About().Durable },
+	"auto_delete":             func(q queueIn) any { return q.About().AutoDelete },
+	"exclusive":               func(q queueIn) any { return q.About().Exclusive() },
+	"messages":                func(q queueIn) any { i := q.Info(); return i.Ready + i.Unacked },
+	"messages_ready":          func(q queueIn) any { return q.Info().Ready },
+	"messages_unacknowledged": func(q queueIn) any { return q.Info().Unacked },
+	"consumers":               func(q queueIn) any { return q.Info().Consumers },
+}
+
+// noRate is a rate where nobody measures one.
+var noRate = object{{"rate", 0.0}}
+
+// queueBasics is what a queue is, without its counters.
+func (r *request) queueBasics(q queueIn) object {
+	d, t := q.About(), broker.TypeOf(q)
+	o := object{
+		{"arguments", d.Arguments},
+		{"auto_delete", d.AutoDelete},
+		{"durable", d.Durable},
+		{"exclusive", d.Exclusive()},
+		{"internal", false},
+		{"internal_owner", false},
+		{"name", d.Name},
+		{"node", r.broker.Node()},
+		{"state", "running"},
+		{"type", t.String()},
+		{"vhost", q.vhost.Name()},
+	}
+	if d.Exclusive() {
+		if c := r.broker.ConnectionByID(d.Owner); c != nil {
+			a := c.About()
+			o = append(o, field{"owner_pid_details", object{{"name", a.Name}, {"peer_port", a.PeerPort}, {"peer_host", a.PeerHost}}})
+		}
+	}
+	if t != broker.ClassicQueue {
+		members := []string{r.broker.Node()}
+		o = append(o, field{"leader", r.broker.Node()}, field{"members", members}, field{"online", members})
+	}
+	return append(o, policyFields(q)...)
+}
+
+// policyFields says which policies a queue obeys.
+func policyFields(q queueIn) object {
+	var policy, operator any
+	definition := any(object{})
+	if e := q.vhost.QueuePolicy(q.Queue); e != nil {
+		definition = e.Definition
+		if e.Policy != nil {
+			policy = e.Policy.Name
+		}
+		if e.Operator != nil {
+			operator = e.Operator.Name
+		}
+	}
+	return object{{"policy", policy}, {"operator_policy", operator}, {"effective_policy_definition", definition}}
+}
+
+// queueRow is the whole row.
+func (r *request) queueRow(q queueIn) object {
+	o := r.queueBasics(q)
+	if r.query.Get("disable_stats") == "true" {
+		if r.query.Get("enable_queue_totals") == "true" {
+			o = append(o, queueTotals(q)...)
+		}
+		return o
+	}
+	i := q.Info()
+	o = append(o, queueTotals(q)...)
+	return append(o, object{
+		{"messages_details", noRate},
+		{"messages_ready_details", noRate},
+		{"messages_unacknowledged_details", noRate},
+		{"consumers", i.Consumers},
+		{"memory", i.LoadedBytes},
+		{"reductions", 0},
+		{"reductions_details", noRate},
+	}...)
+}
+
+func queueTotals(q queueIn) object {
+	i := q.Info()
+	return object{{"messages", i.Ready + i.Unacked}, {"messages_ready", i.Ready}, {"messages_unacknowledged", i.Unacked}}
+}
+
+// listedQueues are the queues of the vhosts that the user may see.
+func (r *request) listedQueues() []queueIn {
+	var all []queueIn
+	for _, v := range r.listedVHosts() {
+		for _, q := range v.Queues() {
+			all = append(all, queueIn{q, v})
+		}
+	}
+	return all
+}
+
+func listQueues(r *request) (any, error) {
+	return listOf(r.listedQueues(), queueColumns, r.queueRow), nil
+}
+
+// listQueuesOfUser lists the exclusive queues of a user's connections. Who declared the others is not kept.
+func listQueuesOfUser(r *request) (any, error) {
+	u, err := r.namedUser()
+	if err != nil {
+		return nil, err
+	}
+	owned := slices.DeleteFunc(r.listedQueues(), func(q queueIn) bool {
+		c := r.broker.ConnectionByID(q.About().Owner)
+		return c == nil || c.About().User != u.Name
+	})
+	return listOf(owned, queueColumns, r.queueRow), nil
+}
+
+// namedQueue is the queue of the path.
+func (r *request) namedQueue() (queueIn, error) {
+	if q := r.vhost.Queue(r.param("queue")); q != nil {
+		return queueIn{q, r.vhost}, nil
+	}
+	return queueIn{}, errNotFound
+}
+
+func getQueue(r *request) (any, error) {
+	q, err := r.namedQueue()
+	if err != nil {
+		return nil, err
+	}
+	return r.queueRow(q), nil
+}
+
+func putQueue(r *request) (any, error) {
+	o, err := r.decode()
+	if err != nil {
+		return nil, err
+	}
+	d := broker.QueueDeclare{Name: r.param("queue")}
+	if d.Durable, err = o.flag("durable", false); err != nil {
+		return nil, err
+	}
+	if d.AutoDelete, err = o.flag("auto_delete", false); err != nil {
+		return nil, err
+	}
+	if d.Arguments, err = o.arguments(); err != nil {
+		return nil, err
+	}
+	node, err := o.text("node", r.broker.Node())
+	switch {
+	case err != nil:
+		return nil, err
+	case node != r.broker.Node():
+		return nil, badRequest("Node " + node + " is not a cluster member")
+	case d.Name == "" || len(d.Name) > amqp.MaxShortString:
+		return nil, badRequest("a name has 1 to 255 bytes")
+	}
+	created := r.vhost.Queue(d.Name) == nil
+	if _, refused := r.vhost.DeclareQueue(r.actor(r.vhost), d); refused != nil {
+		return nil, refused
+	}
+	return put(created), nil
+}
+
+func deleteQueue(r *request) (any, error) {
+	q, err := r.namedQueue()
+	if err != nil {
+		return nil, err
+	}
+	ifUnused, ifEmpty := r.query.Get("if-unused") == "true", r.query.Get("if-empty") == "true"
+	if _, refused := r.vhost.DeleteQueue(r.actor(r.vhost), q.About().Name, ifUnused, ifEmpty); refused != nil {
+		return nil, refused
+	}
+	return noContent, nil
+}
+
+func purgeQueue(r *request) (any, error) {
+	if _, err := r.namedQueue(); err != nil {
+		return nil, err
+	}
+	q, refused := r.vhost.UseQueue(r.actor(r.vhost), r.param("queue"))
+	if refused != nil {
+		return nil, refused
+	}
+	if _, err := q.Purge(); err != nil {
+		return nil, err
+	}
+	return noContent, nil
+}
+
+// actOnQueue does nothing: RabbitMQ has no actions any more.
+func actOnQueue(r *request) (any, error) {
+	if _, err := r.namedQueue(); err != nil {
+		return nil, &apiError{http.StatusNotFound, "not_found", "queue_not_found"}
+	}
+	o, err := r.decode("action")
+	if err != nil {
+		return nil, err
+	}
+	action, err := o.text("action", "")
+	if err != nil {
+		return nil, err
+	}
+	return nil, badRequest([]any{"unknown", action})
+}
+
+// rebalance moves leaders between nodes, of which there is one.
+func rebalance(*request) (any, error) { return noContent, nil }
