@@ -40,7 +40,7 @@ func (v *VHost) export(d *definitions.Definitions) {
 	defer v.mu.RUnlock()
 	d.VHosts = append(d.VHosts, definitions.VHost{
 		Name: v.name, Description: v.metadata.Description, Tags: v.metadata.Tags,
-		DefaultQueueType: v.metadata.DefaultQueueType, Tracing: v.metadata.Tracing, Limits: v.limits.list(),
+		DefaultQueueType: v.metadata.DefaultQueueType, Tracing: v.Tracing(), Limits: v.limits.list(),
 	})
 	for _, p := range parameters { // the limits once more: RabbitMQ reads them here
 		d.Parameters = append(d.Parameters, definitions.Parameter(p))

@@ -62,6 +62,11 @@ func (b *Broker) runImport(d *definitions.Definitions, merge bool) (ImportReport
 	for _, v := range im.policed {
 		v.applyPolicies()
 	}
+	for _, v := range d.VHosts {
+		if v.Tracing {
+			im.vhosts[v.Name].SetTracing(true)
+		}
+	}
 	return im.report, ticket.Wait()
 }
 

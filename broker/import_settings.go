@@ -179,7 +179,6 @@ func (p *Policy) equal(o *Policy) bool {
 func (m VHostMetadata) over(d definitions.VHost) VHostMetadata {
 	m.Description = cmp.Or(d.Description, m.Description)
 	m.DefaultQueueType = cmp.Or(d.DefaultQueueType, m.DefaultQueueType)
-	m.Tracing = m.Tracing || d.Tracing
 	if d.Tags != nil {
 		m.Tags = d.Tags
 	}
@@ -187,7 +186,7 @@ func (m VHostMetadata) over(d definitions.VHost) VHostMetadata {
 }
 
 func (m VHostMetadata) equal(o VHostMetadata) bool {
-	return m.Description == o.Description && m.DefaultQueueType == o.DefaultQueueType && m.Tracing == o.Tracing && slices.Equal(m.Tags, o.Tags)
+	return m.Description == o.Description && m.DefaultQueueType == o.DefaultQueueType && slices.Equal(m.Tags, o.Tags)
 }
 
 // defaultType is the type of queues that name none: that of the file's vhost, or what is there.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -214,5 +215,44 @@ func TestMergeLeavesWhatIsThere(t *testing.T) {
 	}
 	if v.Queue("amq.mine") == nil || v.Exchange("amq.rabbitmq.log") == nil {
 		t.Error("names that only definitions may have were not taken over")
+	}
+}
+
+func TestImportSwitchesTheFirehoseOn(t *testing.T) {
+	b := newBroker(t)
+	if _, err := b.Import(parse(t, `{"vhosts": [{"name": "v", "tracing": true}, {"name": "w"}]}`)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"v": true, "w": false} {
+		if v := b.VHost(name); v.Tracing() != want || v.Export().VHosts[0].Tracing != want {
+			t.Errorf("%s: the firehose is on: %v, want %v", name, v.Tracing(), want)
+		}
+	}
+}
+
+// The export of a RabbitMQ 4.3.6 with something of everything comes over with nothing refused.
+func TestImportOfARealExport(t *testing.T) {
+	o := testOptions(t, t.TempDir(), nil)
+	b := open(t, o)
+	text, err := os.ReadFile("definitions/testdata/shop-4.3.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := parse(t, string(text))
+	report, err := b.Import(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (ImportReport{VHosts: 1, Users: 2, Permissions: 4, Exchanges: 4, Queues: 5, Bindings: 5, Policies: 2, Parameters: 3}); report != want {
+		t.Errorf("%+v\nwant %+v", report, want)
+	}
+	closeBroker(t, b)
+	b = open(t, o)
+	defer closeBroker(t, b)
+	v := b.VHost("shop2")
+	expectRoute(t, v.NewRouter(), "orders", "order.new", "work")
+	expectRoute(t, v.NewRouter(), "orders", "nobody", "dead") // by the alternate exchange
+	if _, err := b.Users().Authenticate("ann", "test12", localhost); err != nil {
+		t.Errorf("login with the imported hash: %v", err)
 	}
 }

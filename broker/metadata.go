@@ -13,7 +13,6 @@ type VHostMetadata struct {
 	// DefaultQueueType is that of queues that are declared without one: classic, quorum or
 	// stream. With "" it is the broker's.
 	DefaultQueueType string `json:"default_queue_type,omitempty"`
-	Tracing          bool   `json:"tracing,omitempty"` // asked for; nothing traces yet
 	// ProtectedFromDeletion keeps the vhost from being deleted until it is switched off.
 	ProtectedFromDeletion bool `json:"protected_from_deletion,omitempty"`
 }
