@@ -222,7 +222,7 @@ func TestPurgeDoesNotStrandTheQueueBeyondItsDeliverLimit(t *testing.T) {
 			r.publish(nil, 0, body(1), false, q)
 			if how == "get" {
 				stop := make(chan struct{})
-				timer := time.AfterFunc(10*time.Second, func() { close(stop) })
+				timer := time.AfterFunc(20*time.Second, func() { close(stop) })
 				defer timer.Stop()
 				if _, _, ok, err := q.Get(true, stop); !ok || err != nil {
 					t.Fatalf("get: ok=%t, %v", ok, err)

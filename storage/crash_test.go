@@ -125,8 +125,8 @@ func TestKilledProcessLosesNothingConfirmed(t *testing.T) {
 	}
 }
 
-// killRound runs the child for a while, kills it, and returns what it confirmed beside what was
-// there before.
+// killRound runs the child until it has confirmed some messages, now and then only until it may
+// have opened the store, kills it, and returns what it confirmed beside what was there before.
 func killRound(t *testing.T, dir string, rng *rand.Rand, before, settled map[uint64]bool) map[uint64]bool {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -140,8 +140,13 @@ func killRound(t *testing.T, dir string, rng *rand.Rand, before, settled map[uin
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(time.Duration(50+rng.IntN(400))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+	atMost := patience
+	if rng.IntN(4) == 0 {
+		atMost = time.Duration(rng.IntN(100)) * time.Millisecond
+	}
+	kill := time.AfterFunc(atMost, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
+	left := 1 + rng.IntN(800)
 	r := bufio.NewReader(pipe)
 	for {
 		line, err := r.ReadString('\n')
@@ -158,6 +163,9 @@ func killRound(t *testing.T, dir string, rng *rand.Rand, before, settled map[uin
 		}
 		if kind == 'c' {
 			before[seq] = true
+			if left--; left == 0 {
+				_ = cmd.Process.Kill()
+			}
 		} else {
 			settled[seq] = true
 		}

@@ -62,7 +62,7 @@ func failAt(t *testing.T, op faultfs.Op, n int) {
 		if !errors.Is(err, syscall.EIO) {
 			t.Fatalf("failed with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no failure was reported")
 	}
 	given := len(c.seqs)
@@ -107,6 +107,7 @@ func TestFullDiskHoldsPublishersUntilThereIsSpace(t *testing.T) {
 	o := testOptions(t, t.TempDir())
 	o.FS = disk
 	o.MinFree = 1
+	o.CommitBudget = 1 << 20 // less than is published, so that a slow committer lets nobody through
 	space := make(chan bool, 16)
 	o.OnSpace = func(low bool) { space <- low }
 	s := mustOpen(t, o)

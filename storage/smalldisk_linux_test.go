@@ -60,7 +60,7 @@ func TestSmallDiskFillsAndDrains(t *testing.T) {
 		// The publisher is held, or will be at its next message. Drain while it is.
 		close(stop)
 		got := 0
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		for deadline := time.Now().Add(patience); ; {
 			items := readAll(t, q, 0)
 			for _, it := range items {
 				q.Settle(it.Seq)
@@ -89,7 +89,7 @@ func TestSmallDiskFillsAndDrains(t *testing.T) {
 
 func awaitSpaceIs(t *testing.T, ch chan bool, want bool) {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(patience)
 	for {
 		select {
 		case got := <-ch:

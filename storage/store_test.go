@@ -11,6 +11,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// patience is how long a test waits for what must come: a busy machine can be slow.
+const patience = 30 * time.Second
+
 // tb is what helpers need of a *testing.T or *rapid.T.
 type tb interface {
 	Helper()
@@ -81,13 +84,13 @@ func (c *confirms) Confirm(seqs []uint64, _ bool) {
 // wait blocks until n confirms came.
 func (c *confirms) wait(t tb, n int) {
 	t.Helper()
-	deadline := time.AfterFunc(11*time.Second, c.cond.Broadcast)
+	deadline := time.AfterFunc(patience+time.Second, c.cond.Broadcast)
 	defer deadline.Stop()
 	start := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.seqs) < n {
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > patience {
 			t.Fatalf("%d confirms, want %d", len(c.seqs), n)
 		}
 		c.cond.Wait()

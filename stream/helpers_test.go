@@ -13,7 +13,7 @@ import (
 	"github.com/settmq/settmq/storage/journal"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // store is the part of the broker's store that streams use.
 type store struct {
