@@ -476,7 +476,8 @@ func (w *world) restart() {
 		if err := os.CopyFS(image, os.DirFS(w.dir)); err != nil {
 			w.t.Fatal(err)
 		}
-		w.disk.PowerCut(rand.New(rand.NewPCG(rapid.Uint64().Draw(w.t, "cut"), 1)))
+		w.disk = w.disk.PowerCut(rand.New(rand.NewPCG(rapid.Uint64().Draw(w.t, "cut"), 1)))
+		w.o.Storage.FS = w.disk
 		_ = w.b.Close() // its files are dead
 		if err := errors.Join(os.RemoveAll(w.dir), os.Rename(image, w.dir)); err != nil {
 			w.t.Fatal(err)

@@ -83,7 +83,7 @@ func failAt(t *testing.T, op faultfs.Op, n int) {
 		t.Fatalf("%d confirms and %d reports after the failure", len(c.seqs)-given, len(failed))
 	}
 	disk.Heal()
-	disk.PowerCut(rand.New(rand.NewPCG(uint64(n), 2)))
+	disk = disk.PowerCut(rand.New(rand.NewPCG(uint64(n), 2)))
 	o = testOptions(t, o.Dir)
 	o.FS = disk
 	s = mustOpen(t, o)

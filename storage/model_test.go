@@ -25,6 +25,7 @@ type world struct {
 	root string
 	rng  *rand.Rand
 
+	image    bool // of a crash, made by afterBarrier: there are none of it
 	fs       *faultfs.FS
 	dir      string
 	s        *Store
@@ -121,7 +122,7 @@ func (w *world) open() {
 
 // afterBarrier runs in the checkpointer while the test waits for it.
 func (w *world) afterBarrier(step string) {
-	if w.s == nil || step == "open" || w.dying.Load() || w.rng.IntN(3) != 0 {
+	if w.image || w.s == nil || step == "open" || w.dying.Load() || w.rng.IntN(3) != 0 {
 		return
 	}
 	// This is the checkpointer's goroutine: what fails here is told when the test looks.
@@ -132,6 +133,7 @@ func (w *world) afterBarrier(step string) {
 		}
 	}()
 	image := w.crash(w.fs.Clone())
+	image.image = true
 	image.recover()
 	image.checkAll()
 	mustClose(w.t, image.s)
@@ -384,11 +386,11 @@ func (w *world) checkpoint() {
 // cut goes on with what a power cut leaves.
 func (w *world) cut() {
 	w.dying.Store(true)
-	w.fs.PowerCut(w.rng)
+	disk := w.fs.PowerCut(w.rng)
 	// Confirms that were on their way when the power went count as given.
-	c := w.crash(w.fs)
+	c := w.crash(disk)
 	old, dir := w.s, w.dir
-	w.dir, w.queues, w.confirms = c.dir, c.queues, c.confirms
+	w.fs, w.dir, w.queues, w.confirms = disk, c.dir, c.queues, c.confirms
 	w.s = nil
 	_ = old.Close()       // its journal is dead
 	_ = os.RemoveAll(dir) // only to save space

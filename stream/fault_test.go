@@ -78,10 +78,10 @@ func (h *history) check(s *Stream) {
 	h.confirmed = int(next)
 }
 
-// end ends an engine whose file system is dead or broken.
-func (r *rig) end() {
-	_ = r.engine.Close() // the files are gone
-	r.store = newStore()
+// end ends an engine that is dead and goes on with the files it left.
+func (r *rig) end(left *faultfs.FS) {
+	_ = r.engine.Close() // it can do nothing any more
+	r.fs, r.store = left, newStore()
 }
 
 var smallSegments = queue.Settings{MaxSegmentBytes: queue.Some[int64](1)}
@@ -99,11 +99,11 @@ func TestWhatWasConfirmedSurvivesKillsAndPowerCuts(t *testing.T) {
 			n := 1 + rng.IntN(40)
 			h.publish(r, s, rng, n, rng.IntN(n+1), 1+rng.IntN(9000))
 			if rng.IntN(3) == 0 {
-				fs.Kill()
+				fs = fs.Kill()
 			} else {
-				fs.PowerCut(rng)
+				fs = fs.PowerCut(rng)
 			}
-			r.end()
+			r.end(fs)
 		}
 		h.check(r.open(smallSegments))
 		r.close()
@@ -134,8 +134,7 @@ func TestNothingIsConfirmedAfterTheFirstFailure(t *testing.T) {
 			if failed != nil && !errors.Is(failed, errDisk) {
 				t.Fatalf("call %d of %b: failed with %v", n, op, failed)
 			}
-			fs.Kill()
-			r.end()
+			r.end(fs.Kill())
 			h.check(r.open(settings))
 			r.close()
 			if t.Failed() {

@@ -28,7 +28,7 @@ func durableLog(t testing.TB, segment int64, records, maxSize int) (*faultfs.FS,
 		mustSync(t, j)
 	}
 	j.Settle()
-	fs.Kill()
+	fs = fs.Kill()
 	drop(j)
 	return fs, want
 }
@@ -92,9 +92,9 @@ func harmlessOrDetected(t *testing.T, fs *faultfs.FS, segment int64, want []entr
 	}
 	got = append(got, mustAppend(t, j, newRand(1), 3000))
 	mustSync(t, j)
-	damaged.PowerCut(newRand(1))
+	damaged = damaged.PowerCut(newRand(1))
 	drop(j)
-	o.AcceptLoss = false
+	o.FS, o.AcceptLoss = damaged, false
 	j, again, err := open(o, 0)
 	if err != nil {
 		t.Fatalf("%s: open after an accepted loss: %v", what, err)
@@ -343,7 +343,7 @@ func TestRecordThatHoldsALogIsOnlyARecord(t *testing.T) {
 	if _, err := appendRecord(j, newRand(2), image); err != nil {
 		t.Fatal(err)
 	}
-	fs.Kill()
+	fs = fs.Kill()
 	drop(j)
 	fs.Flip(segmentName(torn.pos.Segment), int64(torn.pos.Offset)+100, 1)
 	j, got := mustOpen(t, options(fs))

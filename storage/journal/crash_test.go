@@ -57,7 +57,7 @@ func stage(t testing.TB, seed uint64, last int, recycled bool) *scene {
 	sc.all = append(sc.durable[:len(sc.durable):len(sc.durable)], mustAppend(t, j, rng, last))
 	j.Settle()
 	sc.after = contents(t, fs)
-	fs.Kill()
+	fs = fs.Kill()
 	drop(j)
 	return sc
 }
@@ -125,7 +125,7 @@ func (sc *scene) reopenTwice(t *testing.T, fs *faultfs.FS, rng *rand.Rand) int {
 	checkPrefix(t, got, sc.all, len(sc.durable))
 	more := append(got[:len(got):len(got)], mustAppend(t, j, rng, 1+rng.IntN(2000)))
 	mustSync(t, j)
-	fs.PowerCut(rng)
+	fs = fs.PowerCut(rng)
 	drop(j)
 	j, again := mustOpen(t, options(fs))
 	if d := differ(again, more); d != "" {
@@ -205,7 +205,7 @@ func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 	hole := mustAppend(t, j, rng, 5000)
 	ghost := mustAppend(t, j, rng, 5000)
 	j.Settle()
-	fs.Kill()
+	fs = fs.Kill()
 	drop(j)
 	name := filepath.Join(dir, "0000000000000001.seg")
 	b, err := fs.ReadFile(name)
@@ -235,7 +235,7 @@ func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	copy(b[ghost.pos.Offset:], old[ghost.pos.Offset:])
-	fs.Kill()
+	fs = fs.Kill()
 	drop(j)
 	fs.WriteFile(name, b)
 	j, got = mustOpen(t, options(fs))
@@ -246,7 +246,8 @@ func TestRecordBehindAHoleNeverComesBack(t *testing.T) {
 }
 
 // Power cuts in a row: what one recovery leaves must be as good as what a run leaves, also
-// where a torn record reached over several segments that were then removed.
+// where a torn record reached over several segments that were then removed, and also where
+// replay starts at the segment that was active then, as after a checkpoint.
 func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) {
 	sizes := []int{10, 3000, 30000, 70000, 200000}
 	for seed := range uint64(320 / stride) {
@@ -256,13 +257,22 @@ func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) { // R-02
 		o.Spares = rng.IntN(4) - 1
 		o.SegmentSize = []int64{8 << 10, 32 << 10}[rng.IntN(2)]
 		var want []entry
-		synced := 0
+		synced, from := 0, uint64(0)
 		for range 12 {
-			j, got, err := open(o, 0)
+			j, got, err := open(o, from)
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			checkPrefix(t, got, want, synced)
+			if rng.IntN(4) == 0 {
+				from = j.Active()
+				if err := j.Release(from); err != nil {
+					t.Fatal(err)
+				}
+				for len(got) > 0 && got[0].pos.Segment < from {
+					got = got[1:]
+				}
+			}
 			want, synced = got, len(got)
 			for range rng.IntN(3) {
 				want = append(want, mustAppend(t, j, rng, rng.IntN(sizes[rng.IntN(len(sizes))])))
@@ -272,12 +282,13 @@ func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) { // R-02
 				}
 			}
 			if rng.IntN(5) == 0 {
-				fs.Kill()
+				fs = fs.Kill()
 				synced = len(want)
 			} else {
-				fs.PowerCut(rng)
+				fs = fs.PowerCut(rng)
 			}
 			drop(j)
+			o.FS = fs
 		}
 	}
 }
@@ -306,7 +317,7 @@ func TestFailureOfTheNthCallIsFinal(t *testing.T) {
 			if !errors.Is(err, boom) {
 				t.Fatalf("call %d of %b: %v", n, ops, err)
 			}
-			fs.PowerCut(rng)
+			fs = fs.PowerCut(rng)
 			j, got, err := open(options(fs), 0)
 			if err != nil {
 				t.Fatalf("open after call %d of %b failed: %v", n, ops, err)
@@ -461,7 +472,7 @@ func TestFullDiskFailsTheAppendAndNothingElse(t *testing.T) { // R-07
 				want = want[1:]
 			}
 		}
-		fs.Kill()
+		o.FS = fs.Kill()
 		drop(j)
 		j, got := mustOpen(t, o)
 		if d := differ(got, want); d != "" {

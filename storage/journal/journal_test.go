@@ -33,7 +33,7 @@ func TestModel(t *testing.T) {
 			"segments": m.segments,
 			"release":  m.release,
 			"close":    func(t *rapid.T) { m.check(t, m.j.Close()); m.synced = len(m.want); m.reopen(t) },
-			"kill":     func(t *rapid.T) { m.fs.Kill(); drop(m.j); m.synced = len(m.want); m.reopen(t) },
+			"kill":     func(t *rapid.T) { m.synced = len(m.want); m.restart(t, m.fs.Kill()) },
 			"powercut": m.powercut,
 		})
 		drop(m.j)
@@ -87,8 +87,13 @@ func (m *model) sync(t *rapid.T) {
 }
 
 func (m *model) powercut(t *rapid.T) {
-	m.fs.PowerCut(m.rng)
+	m.restart(t, m.fs.PowerCut(m.rng))
+}
+
+// restart goes on with what the dead process left.
+func (m *model) restart(t *rapid.T, left *faultfs.FS) {
 	drop(m.j)
+	m.fs, m.o.FS = left, left
 	m.reopen(t)
 }
 

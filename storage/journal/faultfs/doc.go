@@ -5,8 +5,8 @@
 // durable sector by sector (512 bytes) with File.Sync; a creation, rename or removal with
 // SyncDir of its directory. In between stands the choice of the tests:
 //
-//   - Kill ends the process but not the machine: every open file is dead, the visible
-//     state stays.
+//   - Kill ends the process but not the machine: it returns the visible state as a file
+//     system for the next process, and nothing that the dead one does can change it.
 //   - PowerCut also forgets: of the sectors written since the last Sync a random
 //     subset survives, in any order; of the pending directory operations a random
 //     prefix, since file systems that journal their metadata keep its order.

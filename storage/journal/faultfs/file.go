@@ -118,18 +118,14 @@ type file struct {
 	fs     *FS
 	node   *node
 	name   string
-	life   int
 	closed bool
 }
 
 // enter takes the lock and says why the call fails, if it does.
 func (h *file) enter(op Op) error {
 	h.fs.mu.Lock()
-	switch {
-	case h.closed:
+	if h.closed {
 		return &fs.PathError{Op: "file", Path: h.name, Err: fs.ErrClosed}
-	case h.life != h.fs.life:
-		return &fs.PathError{Op: "file", Path: h.name, Err: ErrDead}
 	}
 	if err := h.fs.check(op); err != nil {
 		return &fs.PathError{Op: "file", Path: h.name, Err: err}
@@ -137,7 +133,7 @@ func (h *file) enter(op Op) error {
 	return nil
 }
 
-func (h *file) alive() bool { return !h.closed && h.life == h.fs.life }
+func (h *file) alive() bool { return !h.closed && !h.fs.dead }
 
 func (h *file) ReadAt(p []byte, off int64) (int, error) {
 	err := h.enter(OpRead)

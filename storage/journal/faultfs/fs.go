@@ -35,8 +35,8 @@ const (
 	OpAll = OpMutate | OpOpen | OpReadDir | OpRead
 )
 
-// ErrDead is returned by files that were open when the process or the machine died.
-var ErrDead = errors.New("faultfs: the process that had this file open is dead")
+// ErrDead is what a process gets that has died, for everything it still calls.
+var ErrDead = errors.New("faultfs: the process is dead")
 
 const (
 	sector = 512
@@ -50,7 +50,7 @@ type FS struct {
 	durable map[string]*node // what a power cut leaves
 	pending []dirOp
 	dirs    map[string]bool
-	life    int // of the process; files of an earlier one are dead
+	dead    bool // Kill or PowerCut: what follows has the files now
 
 	quota  int64 // blocks; <0: no limit
 	sparse bool
@@ -167,6 +167,9 @@ func (f *FS) take(n *node, blocks int64) error {
 
 // check counts a call and says whether it fails.
 func (f *FS) check(op Op) error {
+	if f.dead {
+		return ErrDead
+	}
 	f.calls[op]++
 	for _, r := range f.rules {
 		if r.ops&op == 0 {
@@ -188,22 +191,30 @@ func (f *FS) check(op Op) error {
 	return nil
 }
 
-// Kill ends the process: open files are dead, everything written stays visible.
-func (f *FS) Kill() {
+// Kill ends the process and returns what the next one finds: everything that was written.
+// Whatever the dead one still calls fails with ErrDead.
+func (f *FS) Kill() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.life++
-	f.rules = nil
+	return f.endLocked()
 }
 
-// PowerCut ends the machine. Each sector that was written and not synced survives with a
-// probability drawn for this cut, in any combination; so does a prefix of the unsynced
-// directory operations. What survives is durable from then on.
-func (f *FS) PowerCut(rng *rand.Rand) {
+// endLocked hands the files over to a new FS without rules. f is dead from here on.
+func (f *FS) endLocked() *FS {
+	next := New(f.rng.Uint64())
+	next.now, next.durable, next.pending, next.dirs = f.now, f.durable, f.pending, f.dirs
+	next.quota, next.sparse = f.quota, f.sparse
+	f.now, f.durable, f.pending, f.dirs, f.dead = nil, nil, nil, nil, true
+	return next
+}
+
+// PowerCut ends the machine and returns what it finds when it is on again. Each sector
+// that was written and not synced survives with a probability drawn for this cut, in any
+// combination; so does a prefix of the unsynced directory operations. What survives is
+// durable from then on. Whatever the dead process still calls fails with ErrDead.
+func (f *FS) PowerCut(rng *rand.Rand) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.life++
-	f.rules = nil
 	keep := []float64{0, 0.1, 0.5, 0.9, 1}[rng.IntN(5)]
 	ops := rng.IntN(len(f.pending) + 1)
 	for _, op := range f.pending[:ops] {
@@ -220,6 +231,7 @@ func (f *FS) PowerCut(rng *rand.Rand) {
 		f.durable[name].cut(rng, keep)
 		f.now[name] = f.durable[name]
 	}
+	return f.endLocked()
 }
 
 func (op *dirOp) apply(names map[string]*node) {
@@ -255,7 +267,7 @@ func (f *FS) OpenFile(name string, create bool) (journal.File, error) {
 		n = &node{pages: map[int64]*page{}}
 		f.change(dirOp{names: []string{name}, nodes: []*node{n}})
 	}
-	return &file{fs: f, node: n, name: name, life: f.life}, nil
+	return &file{fs: f, node: n, name: name}, nil
 }
 
 // Rename implements journal.FS.

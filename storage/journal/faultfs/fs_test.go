@@ -39,7 +39,7 @@ func TestPowerCutKeepsWhatWasSyncedAndASubsetOfSectorsOfTheRest(t *testing.T) {
 		ok(t, h.Sync())
 		ok(t, f.SyncDir("/d"))
 		ok(t, h.WritevAt([][]byte{bytes.Repeat([]byte{2}, 2*block)}, block))
-		f.PowerCut(rand.New(rand.NewPCG(seed, 0)))
+		f = f.PowerCut(rand.New(rand.NewPCG(seed, 0)))
 		b, err := f.ReadFile("/d/a")
 		ok(t, err)
 		n := 0
@@ -73,7 +73,7 @@ func TestPowerCutForgetsNamesThatWereNotSynced(t *testing.T) {
 		create(t, f, "/d/b")
 		ok(t, f.Rename("/d/b", "/d/c"))
 		ok(t, f.Remove("/d/a"))
-		f.PowerCut(rand.New(rand.NewPCG(seed, 0)))
+		f = f.PowerCut(rand.New(rand.NewPCG(seed, 0)))
 		names := f.Names()
 		seen[strings.Join(names, " ")] = true
 		if slices.Contains(names, "/d/b") && slices.Contains(names, "/d/c") {
@@ -88,13 +88,16 @@ func TestPowerCutForgetsNamesThatWereNotSynced(t *testing.T) {
 	}
 }
 
-func TestKillKeepsEverythingAndEndsOpenFiles(t *testing.T) {
+func TestKillKeepsEverythingFromTheDeadProcess(t *testing.T) {
 	f := New(1)
 	h := create(t, f, "/d/a")
 	ok(t, h.WritevAt([][]byte{[]byte("abc")}, 0))
-	f.Kill()
-	if err := h.Sync(); !errors.Is(err, ErrDead) {
-		t.Errorf("sync: %v", err)
+	dead := f
+	f = f.Kill()
+	for name, err := range map[string]error{"sync": h.Sync(), "remove": dead.Remove("/d/a"), "rename": dead.Rename("/d/a", "/d/b")} {
+		if !errors.Is(err, ErrDead) {
+			t.Errorf("%s of a dead process: %v", name, err)
+		}
 	}
 	if b, err := f.ReadFile("/d/a"); err != nil || string(b) != "abc" {
 		t.Errorf("%q, %v", b, err)
@@ -113,7 +116,7 @@ func TestFailedSyncLosesTheDataForGood(t *testing.T) {
 		t.Fatalf("sync: %v", err)
 	}
 	ok(t, h.Sync())
-	f.PowerCut(rand.New(rand.NewPCG(1, 1)))
+	f = f.PowerCut(rand.New(rand.NewPCG(1, 1)))
 	if b, err := f.ReadFile("/d/a"); err != nil || !bytes.Equal(b, make([]byte, block)) {
 		t.Errorf("%q, %v", b[:3], err)
 	}
