@@ -293,6 +293,51 @@ func TestPowerCutAfterPowerCutLosesOnlyUnsyncedRecords(t *testing.T) { // R-02
 	}
 }
 
+// A power cut can leave the seal of a segment and nothing of the first record in the next one,
+// which is then active. A checkpoint may have replay start there before a record is synced in it.
+func TestReplayMayStartAtAnActiveSegmentWithoutARecord(t *testing.T) {
+	for seed := range uint64(10) {
+		fs := faultfs.New(seed)
+		rng := newRand(seed)
+		j, _ := mustOpen(t, options(fs))
+		var prepared []byte
+		for pos := (journal.Position{}); pos.Segment < 2; {
+			mustSync(t, j)
+			j.Settle()
+			prepared, _ = fs.ReadFile(segmentName(2)) // not there at first
+			pos = mustAppend(t, j, rng, 1000).pos
+		}
+		fs = fs.Kill()
+		drop(j)
+		fs.WriteFile(segmentName(2), prepared)
+		j, _ = mustOpen(t, options(fs))
+		if end := (journal.Position{Segment: 2, Offset: journal.PageSize}); j.Recovery().End != end {
+			t.Fatalf("the log ends at %v, not at %v", j.Recovery().End, end)
+		}
+		if err := j.Release(2); err != nil {
+			t.Fatal(err)
+		}
+		fs = fs.PowerCut(rng)
+		drop(j)
+		j, got, err := open(options(fs), 2)
+		if err != nil || len(got) > 0 {
+			t.Fatalf("seed %d: %d records, %v", seed, len(got), err)
+		}
+		want := []entry{mustAppend(t, j, rng, 1000)}
+		mustSync(t, j)
+		fs = fs.PowerCut(rng)
+		drop(j)
+		j, got, err = open(options(fs), 2)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if d := differ(got, want); d != "" {
+			t.Fatal(d)
+		}
+		mustClose(t, j)
+	}
+}
+
 // TestFailureOfTheNthCallIsFinal lets each call in a run fail once. R-06.
 func TestFailureOfTheNthCallIsFinal(t *testing.T) {
 	boom := errors.New("boom")

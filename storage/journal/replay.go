@@ -348,13 +348,15 @@ func (r *replay) finish() error {
 	if err := j.Sync(); err != nil {
 		return err
 	}
-	if len(drop) == 0 {
+	if len(drop) == 0 && r.end.at > pageSize {
 		return nil
 	}
 	// The pieces of a torn record, and the seal behind them, may still stand after the
 	// end. If the mark that cuts them off were lost with the segments
-	// they lead to, the log would look damaged. So the mark must be durable first.
-	if err := j.syncMark(); err != nil {
+	// they lead to, the log would look damaged. So the mark must be durable first. So must
+	// the head of an empty segment, which says only now with which sequence it begins: it
+	// may be where a later Replay starts.
+	if err := j.syncMark(); err != nil || len(drop) == 0 {
 		return err
 	}
 	if err := j.recycle(drop, nil); err != nil {
