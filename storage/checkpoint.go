@@ -29,12 +29,13 @@ import (
 //  6. deletion of what was dead before step 2 looked. It needs no barrier: what comes back after
 //     a crash is deleted again.
 type checkpoint struct {
-	s      *Store
-	d      *stateDB
-	w      *stateWriter
-	number uint64
-	upTo   uint64 // segments below are given back
-	oldest uint64
+	s       *Store
+	d       *stateDB
+	w       *stateWriter
+	overdue func() bool // it is given up then
+	number  uint64
+	upTo    uint64 // segments below are given back
+	oldest  uint64
 
 	queues  []*queueCheckpoint // ascending by id
 	deleted []*Queue
@@ -71,15 +72,25 @@ type sharedBody struct {
 var errClosing = errors.New("storage: closing")
 
 // checkpointTo runs a checkpoint that gives back the segments below upTo. Called by the
-// checkpointer only.
+// checkpointer only, or after it.
 func (s *Store) checkpointTo(upTo uint64) error {
-	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), upTo: upTo, oldest: s.oldest.Load(), deadBodies: make(map[bodyID]bool), deadSeen: s.deadBytes.Load()}
+	return s.checkpointUnless(upTo, func() bool { return false })
+}
+
+// checkpointUnless gives up with errClosing once overdue says so. Nothing but closing the store
+// may follow then.
+func (s *Store) checkpointUnless(upTo uint64, overdue func() bool) error {
+	c := &checkpoint{s: s, d: s.state, w: s.state.writer(), overdue: overdue, upTo: upTo, oldest: s.oldest.Load(), deadBodies: make(map[bodyID]bool), deadSeen: s.deadBytes.Load()}
 	c.window.reset(s)
+	defer c.w.discard()
 	start := time.Now()
 	for _, step := range []func() error{
 		c.begin, c.snapshot, c.findDead, c.moveMessages, c.writeLive,
 		c.writeState, c.writePosition, c.publish, c.clean,
 	} {
+		if overdue() {
+			return errClosing
+		}
 		if err := step(); err != nil {
 			return err
 		}
@@ -243,6 +254,9 @@ func (c *checkpoint) findShared() error {
 func (c *checkpoint) moveQueue(k *queueCheckpoint) error {
 	c.builder.reset(k.q.id)
 	for from, more := uint64(0), true; more; {
+		if c.overdue() {
+			return errClosing
+		}
 		from, more = c.collect(k.q, from)
 		for i := range c.refs {
 			if err := c.moveMessage(k, &c.refs[i]); err != nil {

@@ -377,3 +377,39 @@ func TestSharedBodyOutlivesOneReaderAfterRecovery(t *testing.T) {
 	}
 	expect(t, a, want)
 }
+
+// TestCloseSparesTheNextOpenAReplay: what little lives is moved out of the journal; a backlog is not.
+func TestCloseSparesTheNextOpenAReplay(t *testing.T) {
+	for _, backlog := range []bool{false, true} {
+		o := testOptions(t, t.TempDir())
+		o.JournalMax = 8 << 20                   // nothing is moved before
+		o.overdue = func() bool { return false } // however slow the machine is
+		s := mustOpen(t, o)
+		q, c := createQueue(t, s), newConfirms()
+		want := map[uint64][]byte{}
+		const n, size = 400, 5_000
+		for seq := range uint64(n) {
+			body := bodyOf(q.ID(), seq, size)
+			publish(t, s, c, seq, seq, body, q)
+			want[seq] = body
+		}
+		c.wait(t, n)
+		if !backlog {
+			q.SettleRange(10, n-10)
+			for seq := range uint64(n) {
+				if seq >= 10 && seq < n-10 {
+					delete(want, seq)
+				}
+			}
+		}
+		mustClose(t, s)
+
+		s = mustOpen(t, o)
+		r := s.Recovered()
+		if all := uint64(n * size); !r.Clean || r.Messages != uint64(len(want)) || (r.Bytes > all/2) != backlog {
+			t.Errorf("backlog %v: recovered %+v, wrote %d bytes", backlog, r, all)
+		}
+		expect(t, s.Queue(q.ID()), want)
+		mustClose(t, s)
+	}
+}

@@ -12,6 +12,8 @@ const (
 	spaceInterval = time.Second
 	// idleClean is how long dead bytes may stay in Badger when nothing else asks for a checkpoint.
 	idleClean = 30 * time.Second
+	// closeTime is how long Close may checkpoint.
+	closeTime = 500 * time.Millisecond
 )
 
 // checkpointer runs until the store is closed or has failed.
@@ -139,6 +141,51 @@ func (s *Store) lastSynced() uint64 {
 	s.synced.mu.Lock()
 	defer s.synced.mu.Unlock()
 	return s.synced.segment
+}
+
+// checkpointOnClose spares the next Open to replay a journal in which hardly anything is alive. A
+// backlog stays there: replaying it takes less time than moving it. What turns out to take longer
+// than closeTime is given up: the journal still has everything. Called when nobody commits any more.
+func (s *Store) checkpointOnClose() error {
+	last := s.lastSynced()
+	var replay int64
+	for _, seg := range s.journal.Segments() {
+		if seg.ID < last {
+			replay += seg.Size
+		}
+	}
+	if replay < s.opts.JournalSegment/2 || s.waitingBytes(last) > s.opts.JournalSegment {
+		return nil
+	}
+	if upTo, ok := s.spaceForCheckpoint(last); !ok || upTo < last {
+		return nil
+	}
+	overdue := s.opts.overdue
+	if overdue == nil {
+		until := time.Now().Add(closeTime)
+		overdue = func() bool { return time.Now().After(until) }
+	}
+	if err := s.checkpointUnless(last, overdue); !errors.Is(err, errClosing) {
+		return err
+	}
+	s.log.Debug().Dur("dur", closeTime).Msg("checkpoint given up")
+	return nil
+}
+
+// waitingBytes is an upper bound of what a checkpoint of the segments below upTo would move.
+func (s *Store) waitingBytes(upTo uint64) (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := s.oldest.Load()
+	for _, q := range s.queues {
+		q.mu.Lock()
+		q.live.each(q.badgerHi, func(_ uint64, l location) bool {
+			n += s.largest.Load()
+			return n <= s.opts.JournalSegment && l.segment(oldest) < upTo
+		})
+		q.mu.Unlock()
+	}
+	return n
 }
 
 func (s *Store) anyDeleted() bool {

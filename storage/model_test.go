@@ -39,6 +39,7 @@ type world struct {
 	failure string
 
 	dying *atomic.Bool // the store may fail; one per store
+	waits atomic.Bool  // the test, for a checkpoint
 }
 
 type modelQueue struct {
@@ -111,6 +112,7 @@ func (w *world) options() Options {
 			}
 		},
 		afterBarrier: w.afterBarrier, journalDir: "journal",
+		overdue: func() bool { return w.rng.IntN(15) == 0 }, // so many steps has a checkpoint
 	}
 }
 
@@ -120,9 +122,10 @@ func (w *world) open() {
 	w.confirms = newConfirms()
 }
 
-// afterBarrier runs in the checkpointer while the test waits for it.
+// afterBarrier makes an image of a crash now and then, if the test waits for the checkpoint: one
+// that the store began itself runs beside the test.
 func (w *world) afterBarrier(step string) {
-	if w.image || w.s == nil || step == "open" || w.dying.Load() || w.rng.IntN(3) != 0 {
+	if w.image || !w.waits.Load() || w.s == nil || step == "open" || w.dying.Load() || w.rng.IntN(3) != 0 {
 		return
 	}
 	// This is the checkpointer's goroutine: what fails here is told when the test looks.
@@ -378,6 +381,8 @@ func (w *world) deleteQueue() {
 }
 
 func (w *world) checkpoint() {
+	w.waits.Store(true)
+	defer w.waits.Store(false)
 	if err := w.s.checkpointNowAndWait(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -399,7 +404,9 @@ func (w *world) cut() {
 
 // reopen goes on after an orderly close.
 func (w *world) reopen() {
+	w.waits.Store(true)
 	mustClose(w.t, w.s)
+	w.waits.Store(false)
 	w.s = nil
 	for _, k := range w.queues {
 		clear(k.gone)

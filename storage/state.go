@@ -454,6 +454,14 @@ func (w *stateWriter) do(op func(*badger.Txn) error) {
 	w.err = err
 }
 
+// discard gives up what was set since the last commit.
+func (w *stateWriter) discard() {
+	if w.txn != nil {
+		w.txn.Discard()
+		w.txn = nil
+	}
+}
+
 // commit writes what was set since the last one.
 func (w *stateWriter) commit() error {
 	if w.txn != nil {

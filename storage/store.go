@@ -57,6 +57,7 @@ type Options struct {
 	// Seams of this package's tests.
 	afterBarrier func(step string) // what was written to Badger so far is durable
 	journalDir   string            // instead of Dir/journal
+	overdue      func() bool       // instead of closeTime having passed
 }
 
 // Loss is something that AcceptLoss gave up.
@@ -236,8 +237,9 @@ func (s *Store) open() (err error) {
 	return s.recover()
 }
 
-// Close commits and syncs everything pending, writes the exact delivery limits and closes the
-// directory. Nobody may append or settle any more. After a failure it returns that failure.
+// Close commits and syncs everything pending, moves what little lives in the journal to Badger,
+// writes the exact delivery limits and closes the directory. Nobody may append or settle any more.
+// After a failure it returns that failure.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -256,6 +258,9 @@ func (s *Store) Close() error {
 	s.synced.mu.Unlock()
 	<-s.checkpointDone
 	err := s.failure()
+	if err == nil {
+		err = s.checkpointOnClose()
+	}
 	if err == nil {
 		err = s.writeCleanMark()
 	}

@@ -57,7 +57,7 @@ func stage(t testing.TB, seed uint64, last int, recycled bool) *scene {
 	sc.all = append(sc.durable[:len(sc.durable):len(sc.durable)], mustAppend(t, j, rng, last))
 	j.Settle()
 	sc.after = contents(t, fs)
-	fs = fs.Kill()
+	fs.Kill()
 	drop(j)
 	return sc
 }
