@@ -71,6 +71,9 @@ func (p *Pattern) String() string {
 	return p.text
 }
 
+// Slow reports whether a match may take as long as the time limit: a tenth of a second.
+func (p *Pattern) Slow() bool { return p != nil && p.back != nil }
+
 // Match reports whether the pattern occurs in name. The empty pattern matches the empty name only. A
 // match that takes too long is no match: the one who asks is refused.
 func (p *Pattern) Match(name string) bool {

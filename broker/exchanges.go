@@ -31,6 +31,7 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 	if err := a.Can(auth.Configure, ExchangeResource, d.Name); err != nil {
 		return err
 	}
+	v.matchAhead(policyTarget{exchange: true, name: d.Name})
 	v.mu.Lock()
 	if x, ok := v.exchanges[d.Name]; ok {
 		err, ticket := v.checkExchangeEquivalent(x, d), v.last

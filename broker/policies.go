@@ -252,10 +252,22 @@ func (e *EffectivePolicy) values() map[string]any {
 // policySet is all policies of a vhost. It does not change: setting a policy makes a new one.
 type policySet struct {
 	kinds [2][]*Policy // the first that matches applies
+	slow  bool         // one has a pattern that may take long
 
 	mu     sync.Mutex
-	merged map[[2]*Policy]*EffectivePolicy // shared by all that match the same
+	merged map[[2]*Policy]*EffectivePolicy   // shared by all that match the same
+	found  map[policyTarget]*EffectivePolicy // if slow: what was matched lately
 }
+
+// policyTarget is what policies are matched against.
+type policyTarget struct {
+	exchange bool
+	kind     QueueType
+	name     string
+}
+
+// maxFound bounds what a set of policies remembers.
+const maxFound = 1024
 
 // with returns the set with p in place of the policy of its name. A nil p removes name.
 func (s *policySet) with(kind PolicyKind, name string, p *Policy) *policySet {
@@ -268,6 +280,9 @@ func (s *policySet) with(kind PolicyKind, name string, p *Policy) *policySet {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
 	})
 	n.kinds[kind] = list
+	for _, list := range n.kinds {
+		n.slow = n.slow || slices.ContainsFunc(list, func(p *Policy) bool { return p.pattern.Slow() })
+	}
 	return n
 }
 
@@ -279,11 +294,45 @@ func (s *policySet) find(kind PolicyKind, name string) *Policy {
 }
 
 func (s *policySet) forQueue(name string, t QueueType) *EffectivePolicy {
-	return s.effective(func(p *Policy) bool { return p.queues.has(t) && p.matches(name) })
+	return s.forTarget(policyTarget{kind: t, name: name})
 }
 
 func (s *policySet) forExchange(name string) *EffectivePolicy {
-	return s.effective(func(p *Policy) bool { return p.exchanges && p.matches(name) })
+	return s.forTarget(policyTarget{exchange: true, name: name})
+}
+
+func (s *policySet) forTarget(t policyTarget) *EffectivePolicy {
+	matches := func(p *Policy) bool {
+		return (t.exchange && p.exchanges || !t.exchange && p.queues.has(t.kind)) && p.matches(t.name)
+	}
+	if !s.slow {
+		return s.effective(matches)
+	}
+	s.mu.Lock()
+	e, ok := s.found[t]
+	s.mu.Unlock()
+	if ok {
+		return e
+	}
+	e = s.effective(matches)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found == nil || len(s.found) >= maxFound {
+		s.found = make(map[policyTarget]*EffectivePolicy)
+	}
+	s.found[t] = e
+	return e
+}
+
+// matchAhead matches the policies of the vhost against something that is to be declared, before the vhost is locked for it:
+// a pattern that takes long then holds up nobody else.
+func (v *VHost) matchAhead(t policyTarget) {
+	v.mu.RLock()
+	set := v.policies
+	v.mu.RUnlock()
+	if set.slow {
+		set.forTarget(t)
+	}
 }
 
 func (s *policySet) effective(matches func(*Policy) bool) *EffectivePolicy {

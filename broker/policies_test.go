@@ -325,3 +325,44 @@ func TestPolicyReachesAQueueInUse(t *testing.T) {
 	publish()
 	ready(3)
 }
+
+// A pattern that takes long is matched before a declaration has the vhost's lock, and not again with it.
+func TestSlowPatternsAreMatchedWithoutTheLock(t *testing.T) {
+	v := newBroker(t).VHost("/")
+	setPolicy(t, v, UserPolicy, "p", `{"pattern":"^(?!x)(a+)+$","definition":{"max-length":1}}`)
+	name := strings.Repeat("a", 40) + "!"
+	set := v.policies
+	for _, c := range []struct {
+		target  policyTarget
+		declare func()
+	}{
+		{policyTarget{kind: ClassicQueue, name: name}, func() { declareQueue(t, v, name, true) }},
+		{policyTarget{exchange: true, name: name}, func() { declareExchange(t, v, name, "fanout") }},
+	} {
+		v.mu.RLock() // nothing can be declared
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.declare()
+		}()
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			set.mu.Lock()
+			_, found := set.found[c.target]
+			set.mu.Unlock()
+			if found {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("not matched while somebody else has the lock")
+			}
+		}
+		v.mu.RUnlock()
+		<-done
+	}
+	if e := v.QueuePolicy(declareQueue(t, v, "aaa", true)); e == nil || e.Policy.Name != "p" {
+		t.Error("the policy does not apply")
+	}
+	if e := v.QueuePolicy(v.Queue(name)); e != nil {
+		t.Error("a match that takes too long is a match")
+	}
+}

@@ -41,8 +41,11 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Exclusive {
 		d.Durable = false
 	}
-	v.mu.Lock()
+	v.mu.RLock()
 	d = d.withType(v.defaultType())
+	v.mu.RUnlock()
+	v.matchAhead(policyTarget{kind: typeOf(d.Arguments), name: d.Name})
+	v.mu.Lock()
 	if q, ok := v.queues[d.Name]; ok {
 		err, ticket := v.checkQueueEquivalent(a, q, d), v.last
 		v.mu.Unlock()
