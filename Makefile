@@ -11,7 +11,7 @@ FUZZTIME ?= 60s
 
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint fmt generate fuzz faults integration clients delays streams torture bench nightly ci clean
+.PHONY: help build run test race lint fmt generate fuzz faults integration contract clients delays streams torture bench nightly ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ faults: ## power cuts, failing calls, damage: more of them than in test
 
 integration: ## the black-box suites; AMQP_URL=... runs them on any broker
 	go test -count=1 ./integration/ ./integration/raw/
+
+contract: ## record what the RabbitMQ at MANAGEMENT_URL answers, for the management API's contract tests
+	go test -count=1 ./management -run TestContract -record
 
 clients: build ## programs with clients in Python, Node, Java and Ruby
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker integration/clients/run

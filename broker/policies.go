@@ -489,6 +489,12 @@ func (v *VHost) configure(q Queue, e *EffectivePolicy) {
 	q.Configure(mergeSettings(typeOf(d.Arguments), d.Arguments, e.values(), v.broker.defaults))
 }
 
+// QueueSettings is what arguments, policies and defaults say of a queue together.
+func (v *VHost) QueueSettings(q Queue) queue.Settings {
+	d := q.About()
+	return mergeSettings(typeOf(d.Arguments), d.Arguments, v.QueuePolicy(q).values(), v.broker.defaults)
+}
+
 // settings are what a queue that is to be made starts with. The vhost is locked, so that no
 // change of the policies comes in between.
 func (v *VHost) settings(d QueueDeclare) queue.Settings {

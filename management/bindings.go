@@ -139,7 +139,7 @@ func bind(r *request) (any, error) {
 		return nil, refused
 	}
 	key := propertiesKey(broker.BindingInfo{RoutingKey: s.RoutingKey, Arguments: s.Arguments})
-	return &reply{status: http.StatusCreated, location: url.PathEscape(s.Destination) + "/" + url.PathEscape(key)}, nil
+	return &reply{status: http.StatusCreated, location: url.PathEscape(s.Destination) + "/" + url.QueryEscape(key)}, nil
 }
 
 // namedBinding is the one of the path. Its key is escaped once more than the path, as RabbitMQ has it.

@@ -10,6 +10,7 @@ import (
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
 	"github.com/settmq/settmq/broker/definitions"
+	"github.com/settmq/settmq/exchange"
 )
 
 // exchangeIn is an exchange with its vhost.
@@ -75,6 +76,9 @@ func putExchange(r *request) (any, error) {
 	d := broker.ExchangeDeclare{Name: r.exchange("exchange")}
 	if d.Type, err = o.text("type", "direct"); err != nil {
 		return nil, err
+	}
+	if !exchange.Known(d.Type) {
+		return nil, badRequest("invalid exchange type '" + d.Type + "'")
 	}
 	if d.Durable, err = o.flag("durable", false); err != nil {
 		return nil, err
@@ -150,16 +154,17 @@ func publish(r *request) (any, error) {
 		return nil, err
 	}
 	if most := r.server.o.MaxMessageSize; len(p.Body) > most {
-		return nil, byChannel(amqp.PreconditionFailed("message size %d is larger than configured max size %d", len(p.Body), most))
+		return nil, closedChannel(amqp.PreconditionFailed("message size %d is larger than configured max size %d", len(p.Body), most))
 	}
 	routed, err := r.vhost.PublishOwn(r.Context(), r.actor(r.vhost), &p)
 	if errors.Is(err, broker.ErrRefused) {
 		return object{{"routed", false}}, nil
 	}
-	if err != nil {
-		return nil, byChannel(err)
+	var refused *amqp.Error
+	if errors.As(err, &refused) { // it comes when RabbitMQ waits for the confirm, whatever it is
+		return nil, closedChannel(refused)
 	}
-	return object{{"routed", routed}}, nil
+	return object{{"routed", routed}}, err
 }
 
 // payload is the body of a message: a text, or base64 of any bytes.

@@ -182,6 +182,11 @@ func messageRow(d *queue.Delivery, left int, want wanted) object {
 	}
 }
 
+// closedChannel words the error that a channel was closed with.
+func closedChannel(err *amqp.Error) error {
+	return badRequest(strconv.Itoa(int(err.Code)) + " " + err.Text)
+}
+
 // byChannel words what RabbitMQ's API gets from the channel that it opens to publish and to get: the text of
 // channel.close.
 func byChannel(err error) error {
@@ -197,5 +202,5 @@ func byChannel(err error) error {
 	case amqp.ReplyInternalError:
 		return protocol
 	}
-	return &apiError{http.StatusBadRequest, "bad_request", strconv.Itoa(int(protocol.Code)) + " " + protocol.Text}
+	return closedChannel(protocol)
 }

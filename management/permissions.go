@@ -1,6 +1,8 @@
 package management
 
 import (
+	"slices"
+
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
 )
@@ -20,11 +22,11 @@ func topicPermissionRow(p broker.TopicPermission) object {
 }
 
 func (r *request) permissionsOf(which func(user, vhost string) bool) *list {
-	return listOf(r.broker.Users().Permissions(which), nil, permissionRow).sortedBy("user", "vhost").unpaged()
+	return listOf(r.broker.Users().Permissions(which), nil, permissionRow).sortedBy("vhost", "user").unpaged()
 }
 
 func (r *request) topicPermissionsOf(which func(user, vhost string) bool) *list {
-	return listOf(r.broker.Users().TopicPermissions(which), nil, topicPermissionRow).sortedBy("user", "vhost").unpaged()
+	return listOf(r.broker.Users().TopicPermissions(which), nil, topicPermissionRow).sortedBy("vhost", "user").unpaged()
 }
 
 func listPermissions(r *request) (any, error)      { return r.permissionsOf(nil), nil }
@@ -114,21 +116,16 @@ func deletePermission(r *request) (any, error) {
 	return noContent, r.broker.Users().Revoke(r.param("user"), r.vhost.Name())
 }
 
-// topicsHere are the topic permissions that the path names: of all exchanges, or of one.
-func (r *request) topicsHere() (list []broker.TopicPermission) {
-	for _, p := range r.broker.Users().TopicPermissions(r.here) {
-		if _, one := r.params["exchange"]; !one || p.Exchange == r.exchange("exchange") {
-			list = append(list, p)
-		}
-	}
-	return list
-}
-
+// getTopicPermission lists the topic permissions that the path names: of all exchanges, or of one.
 func getTopicPermission(r *request) (any, error) {
-	if p := r.topicsHere(); len(p) > 0 {
-		return listOf(p, nil, topicPermissionRow).sortedBy("exchange").unpaged(), nil
+	list := r.broker.Users().TopicPermissions(r.here)
+	if len(list) == 0 {
+		return nil, errNotFound
 	}
-	return nil, errNotFound
+	if _, one := r.params["exchange"]; one {
+		list = slices.DeleteFunc(list, func(p broker.TopicPermission) bool { return p.Exchange != r.exchange("exchange") })
+	}
+	return listOf(list, nil, topicPermissionRow).sortedBy("exchange").unpaged(), nil
 }
 
 func putTopicPermission(r *request) (any, error) {
@@ -163,7 +160,7 @@ func putTopicPermission(r *request) (any, error) {
 }
 
 func deleteTopicPermission(r *request) (any, error) {
-	if len(r.topicsHere()) == 0 {
+	if len(r.broker.Users().TopicPermissions(r.here)) == 0 {
 		return nil, errNotFound
 	}
 	var one *string

@@ -57,6 +57,13 @@ func (r *request) queueBasics(q queueIn) object {
 		members := []string{r.broker.Node()}
 		o = append(o, field{"leader", r.broker.Node()}, field{"members", members}, field{"online", members})
 	}
+	if t == broker.QuorumQueue {
+		limit := any("unlimited")
+		if l := q.vhost.QueueSettings(q.Queue).DeliveryLimit; l.Set {
+			limit = l.Value
+		}
+		o = append(o, field{"delivery_limit", limit})
+	}
 	return append(o, policyFields(q)...)
 }
 
@@ -76,26 +83,68 @@ func policyFields(q queueIn) object {
 	return object{{"policy", policy}, {"operator_policy", operator}, {"effective_policy_definition", definition}}
 }
 
-// queueRow is the whole row.
+// queueRow is the row of a list. The query may ask for less: for no statistics, or for the totals alone.
 func (r *request) queueRow(q queueIn) object {
-	o := r.queueBasics(q)
-	if r.query.Get("disable_stats") == "true" {
-		if r.query.Get("enable_queue_totals") == "true" {
-			o = append(o, queueTotals(q)...)
-		}
-		return o
+	if r.query.Get("disable_stats") != "true" {
+		return append(r.queueBasics(q), r.queueCounters(q)...)
 	}
+	if r.query.Get("enable_queue_totals") != "true" {
+		return r.queueBasics(q)
+	}
+	var online any
+	o := object{}
+	for _, f := range r.queueBasics(q) {
+		switch f.name {
+		case "internal", "internal_owner", "policy":
+		case "operator_policy", "effective_policy_definition":
+			if broker.TypeOf(q) != broker.ClassicQueue {
+				o = append(o, f)
+			}
+		case "online":
+			online = f.value
+		default:
+			o = append(o, f)
+		}
+	}
+	return append(append(o, queueTotals(q)...), field{"online", online})
+}
+
+// queueCounters are the numbers of a moment. What is said of RAM and of bytes is about bodies.
+func (r *request) queueCounters(q queueIn) object {
 	i := q.Info()
-	o = append(o, queueTotals(q)...)
-	return append(o, object{
+	o := append(queueTotals(q), object{
 		{"messages_details", noRate},
 		{"messages_ready_details", noRate},
 		{"messages_unacknowledged_details", noRate},
 		{"consumers", i.Consumers},
+		{"consumer_capacity", 0},
+		{"consumer_utilisation", 0},
 		{"memory", i.LoadedBytes},
+		{"message_bytes", max(i.ReadyBytes, i.LoadedBytes)},
+		{"message_bytes_ready", i.ReadyBytes},
+		{"message_bytes_unacknowledged", max(i.ReadyBytes, i.LoadedBytes) - i.ReadyBytes},
+		{"message_bytes_ram", i.LoadedBytes},
+		{"message_bytes_persistent", persistent(q, i.ReadyBytes)},
+		{"messages_ram", i.Ready + i.Unacked},
+		{"messages_persistent", persistent(q, uint64(i.Ready+i.Unacked))},
 		{"reductions", 0},
 		{"reductions_details", noRate},
 	}...)
+	switch broker.TypeOf(q) {
+	case broker.ClassicQueue:
+		o = append(o, field{"messages_ready_ram", i.Ready}, field{"messages_unacknowledged_ram", i.Unacked}, field{"storage_version", 2})
+	case broker.QuorumQueue:
+		o = append(o, field{"delayed_retry", q.vhost.QueueSettings(q.Queue).DelayedRetry.String()}, field{"messages_dlx", 0}, field{"message_bytes_dlx", 0}, field{"open_files", object{{r.broker.Node(), 0}}}, field{"publishers", 0})
+	}
+	return o
+}
+
+// persistent is n in a queue that lasts: transient messages in it are counted too.
+func persistent(q queueIn, n uint64) uint64 {
+	if q.Lasts() {
+		return n
+	}
+	return 0
 }
 
 func queueTotals(q queueIn) object {
@@ -144,7 +193,15 @@ func getQueue(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.queueRow(q), nil
+	o := r.queueRow(q)
+	if r.query.Get("disable_stats") == "true" {
+		return o, nil
+	}
+	if broker.TypeOf(q) == broker.ClassicQueue {
+		o = append(o, field{"exclusive_consumer_tag", nil}, field{"head_message_timestamp", nil})
+	}
+	return append(o, field{"consumer_details", []object{}}, field{"deliveries", []object{}}, field{"incoming", []object{}},
+		field{"single_active_consumer_tag", nil}), nil
 }
 
 func putQueue(r *request) (any, error) {

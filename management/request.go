@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 
@@ -123,21 +124,24 @@ func (r *request) decodeLimited(limit int64, keys ...string) (body, error) {
 
 // need refuses an object without some of the keys, as RabbitMQ does: all of them are named.
 func (o body) need(keys ...string) error {
-	missing := ""
+	var missing []string
 	for _, key := range keys {
-		if _, ok := o[key]; ok {
-			continue
+		if _, ok := o[key]; !ok {
+			missing = append(missing, "{key_missing,"+key+"}")
 		}
-		if missing != "" {
-			missing += ","
-		}
-		missing += "{key_missing," + key + "}"
 	}
-	if missing == "" {
+	if missing == nil {
 		return nil
 	}
-	return badRequest("[" + missing + "]")
+	text := "[" + strings.Join(missing, ",") + "]"
+	if len(text) >= erlangLine {
+		text = "[" + strings.Join(missing, ",\n ") + "]"
+	}
+	return badRequest(text)
 }
+
+// erlangLine is the length from which Erlang breaks a list into lines.
+const erlangLine = 79
 
 // has reports whether a key is there with a value other than null.
 func (o body) has(key string) bool {

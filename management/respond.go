@@ -95,7 +95,8 @@ func refusedByProtocol(err *amqp.Error) *apiError {
 
 // answer writes what a handler returned.
 func (s *Server) answer(w http.ResponseWriter, r *request, value any, err error) {
-	if l, ok := value.(*list); ok && err == nil {
+	l, listed := value.(*list)
+	if listed && err == nil {
 		value, err = l.render(r.query)
 	}
 	if err != nil {
@@ -114,10 +115,11 @@ func (s *Server) answer(w http.ResponseWriter, r *request, value any, err error)
 		s.write(w, r.Request, v.status, v.body)
 	case *raw:
 		v.write(w)
-	case object:
-		s.write(w, r.Request, http.StatusOK, parseColumns(r.query).cut(v))
 	default:
-		s.write(w, r.Request, http.StatusOK, v)
+		if !listed { // whose rows are cut already
+			value = parseColumns(r.query).cut(value)
+		}
+		s.write(w, r.Request, http.StatusOK, value)
 	}
 }
 

@@ -350,11 +350,12 @@ func (q *Queue) Stop() {
 type Info struct {
 	Ready, Unacked, Consumers int
 	LoadedBytes               uint64 // body bytes in memory
+	ReadyBytes                uint64 // body bytes of the ready messages
 }
 
 // Info returns the counters of this moment.
 func (q *Queue) Info() Info {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes()}
+	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes(), ReadyBytes: q.m.ReadyBytes()}
 }
