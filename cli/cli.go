@@ -48,9 +48,14 @@ func (a *App) Root() *cobra.Command {
 	}
 	root.AddGroup(
 		&cobra.Group{ID: GroupBroker, Title: "The broker:"},
-		&cobra.Group{ID: GroupMessages, Title: "Messages, over AMQP:"},
+		&cobra.Group{ID: GroupMessages, Title: "Messages:"},
+		&cobra.Group{ID: GroupManage, Title: "What is in the broker:"},
 	)
-	root.AddCommand(a.pubCommand(), a.getCommand(), a.subCommand())
+	root.AddCommand(
+		a.pubCommand(), a.getCommand(), a.subCommand(),
+		a.queuesCommand(), a.exchangesCommand(), a.bindingsCommand(), a.connectionsCommand(), a.channelsCommand(), a.consumersCommand(),
+		a.vhostsCommand(), a.usersCommand(), a.permissionsCommand(), a.policiesCommand(), a.definitionsCommand(), a.contextCommand(),
+	)
 	return root
 }
 
@@ -98,6 +103,9 @@ func Explain(err error) (code int, text string) {
 		return ExitUsage, wrong.text
 	}
 	if code, text, ok := explainAMQP(err); ok {
+		return code, text
+	}
+	if code, text, ok := explainAPI(err); ok {
 		return code, text
 	}
 	return ExitFailed, err.Error()
