@@ -18,7 +18,21 @@ func (a *App) vhostsCommand() *cobra.Command {
 	var description, tags, kind string
 	var tracing bool
 	declare := apiCommand("declare NAME", "Make a vhost, or change it", operands(1, 1, "the name of one vhost"), func(r *request) error {
+		// The API takes what is left out for empty.
+		var v row
 		body := map[string]any{}
+		err := r.api.Get(r.ctx, path("", r.args[0]), &v)
+		if err != nil && !api.Is(err, http.StatusNotFound) {
+			return err
+		}
+		if err == nil {
+			body["tags"] = text(v["tags"])
+			for _, key := range []string{"description", "default_queue_type", "tracing"} {
+				if v[key] != nil {
+					body[key] = v[key]
+				}
+			}
+		}
 		for flag, value := range map[string]any{"description": description, "tags": tags, "default-queue-type": kind, "tracing": tracing} {
 			if r.cmd.Flags().Changed(flag) {
 				body[strings.ReplaceAll(flag, "-", "_")] = value

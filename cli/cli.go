@@ -34,6 +34,7 @@ const (
 	GroupBroker   = "broker"
 	GroupMessages = "messages"
 	GroupManage   = "manage"
+	GroupTools    = "tools"
 )
 
 // Root makes the command tree of the client. The caller may add commands of its own before it passes
@@ -50,12 +51,14 @@ func (a *App) Root() *cobra.Command {
 		&cobra.Group{ID: GroupBroker, Title: "The broker:"},
 		&cobra.Group{ID: GroupMessages, Title: "Messages:"},
 		&cobra.Group{ID: GroupManage, Title: "What is in the broker:"},
+		&cobra.Group{ID: GroupTools, Title: "RabbitMQ's tools, also by links with their names:"},
 	)
 	root.AddCommand(
 		a.pubCommand(), a.getCommand(), a.subCommand(),
 		a.queuesCommand(), a.exchangesCommand(), a.bindingsCommand(), a.connectionsCommand(), a.channelsCommand(), a.consumersCommand(),
 		a.vhostsCommand(), a.usersCommand(), a.permissionsCommand(), a.policiesCommand(), a.definitionsCommand(), a.contextCommand(),
 	)
+	root.AddCommand(a.toolCommands()...)
 	return root
 }
 

@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,7 +60,7 @@ func (t *targetFlags) target() (api.Target, error) {
 			if !ok {
 				return target, Usagef("there is no context %q in %s", name, contexts.file)
 			}
-			target = api.Target{URL: first(t.url, c.URL), Socket: c.Socket, User: c.User, Password: string(c.Password), CAFile: c.CAFile}
+			target = api.Target{URL: first(t.url, c.URL), Socket: c.Socket, User: c.User, Password: c.Password, CAFile: c.CAFile}
 			if t.url != "" {
 				target.Socket = ""
 			}
@@ -102,6 +101,12 @@ func (t *targetFlags) target() (api.Target, error) {
 	return target, nil
 }
 
+// LocalClient is a client for the broker that environment, contexts and this machine's socket name.
+func LocalClient() (*api.Client, error) {
+	var t targetFlags
+	return t.client()
+}
+
 // first is the first text that is not empty.
 func first(texts ...string) string {
 	for _, t := range texts {
@@ -120,9 +125,10 @@ func localSocket() string {
 	}
 	candidates := []string{}
 	if cfg, err := config.Load(os.Getenv("SETTMQ_CONFIG"), os.Environ()); err == nil {
-		candidates = append(candidates, filepath.Join(cfg.DataDir, "settmq.sock"))
+		candidates = append(candidates, cfg.ManagementSocket())
 	}
-	for _, path := range append(candidates, "/var/lib/settmq/settmq.sock") {
+	// A service has its own user, whose settings this environment may not have.
+	for _, path := range append(candidates, "/var/lib/settmq/management.sock") {
 		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
 			return path
 		}

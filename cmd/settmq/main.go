@@ -4,6 +4,8 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +14,14 @@ import (
 
 func main() {
 	app := &cli.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(app.Execute(context.Background(), commands(app), os.Args[1:]))
+	if tool := cli.ToolName(os.Args[0]); tool != "" {
+		os.Exit(app.RunTool(context.Background(), tool, os.Args[1:]))
+	}
+	args := os.Args[1:]
+	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == "rabbitmq-server" {
+		args = append([]string{"serve"}, args...)
+	}
+	os.Exit(app.Execute(context.Background(), commands(app), args))
 }
 
 // commands is everything settmq can be asked for. Alone it is the same as serve.
