@@ -2,6 +2,7 @@ package management
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -234,7 +235,10 @@ func TestSocketIsItsOwnersAlone(t *testing.T) {
 		served := make(chan error, 1)
 		server := New(a.broker, Options{Log: zerolog.Nop(), Version: "1"})
 		go func() { served <- server.ServeLocal(l) }()
-		client := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+		client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}}}
 		w, err := client.Get("http://local/api/users")
 		if err != nil {
 			t.Fatal(err)
