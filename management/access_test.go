@@ -2,6 +2,7 @@ package management
 
 import (
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -212,6 +213,24 @@ func TestEveryRouteHasItsRule(t *testing.T) {
 	for name := range rules {
 		if !seen[name] {
 			t.Errorf("%s is written down and there is no such route", name)
+		}
+	}
+}
+
+// What is not in the manual is not there for its readers.
+func TestEveryRouteIsInTheManual(t *testing.T) {
+	b, err := os.ReadFile("../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(b)
+	for _, r := range routes {
+		path := strings.TrimPrefix(r.pattern, "/api")
+		if strings.HasPrefix(path, "/health/checks/") {
+			path = "/health/checks/..."
+		}
+		if !strings.Contains(manual, "`"+path+"`") {
+			t.Errorf("docs/http-api.md does not have %s", path)
 		}
 	}
 }
