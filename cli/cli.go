@@ -44,8 +44,6 @@ func (a *App) Root() *cobra.Command {
 		Use:           "settmq",
 		SilenceErrors: true, // Execute prints them
 		SilenceUsage:  true,
-		// For NoCommand.
-		SuggestionsMinimumDistance: 2,
 	}
 	root.AddGroup(
 		&cobra.Group{ID: GroupBroker, Title: "The broker:"},
@@ -54,7 +52,7 @@ func (a *App) Root() *cobra.Command {
 		&cobra.Group{ID: GroupTools, Title: "RabbitMQ's tools, also by links with their names:"},
 	)
 	root.AddCommand(
-		a.pubCommand(), a.getCommand(), a.subCommand(),
+		a.statusCommand(), a.topCommand(), a.healthCommand(), a.doctorCommand(), a.pubCommand(), a.getCommand(), a.subCommand(), a.peekCommand(), a.benchCommand(),
 		a.queuesCommand(), a.exchangesCommand(), a.bindingsCommand(), a.connectionsCommand(), a.channelsCommand(), a.consumersCommand(),
 		a.vhostsCommand(), a.usersCommand(), a.permissionsCommand(), a.policiesCommand(), a.definitionsCommand(), a.contextCommand(),
 	)
@@ -128,6 +126,7 @@ func NoCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	text := fmt.Sprintf("unknown command %q", args[0])
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		text += ", did you mean " + strings.Join(near, " or ") + "?"
 	}

@@ -55,12 +55,7 @@ func (o *output) print(w io.Writer, rows []row) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if key := strings.TrimPrefix(o.sort, "-"); key != "" {
-		slices.SortStableFunc(rows, func(a, b row) int { return compare(field(a, key), field(b, key)) })
-		if o.sort != key {
-			slices.Reverse(rows)
-		}
-	}
+	o.order(rows)
 	b := bufio.NewWriter(w)
 	switch o.form {
 	case "json":
@@ -85,6 +80,20 @@ func (o *output) print(w io.Writer, rows []row) error {
 		o.table(b, rows)
 	}
 	return b.Flush()
+}
+
+// order sorts as --sort says. What is equal stays in its order.
+func (o *output) order(rows []row) {
+	key := strings.TrimPrefix(o.sort, "-")
+	if key == "" {
+		return
+	}
+	slices.SortStableFunc(rows, func(a, b row) int {
+		if o.sort != key {
+			a, b = b, a
+		}
+		return compare(field(a, key), field(b, key))
+	})
 }
 
 func (o *output) cells(r row) []string {
@@ -137,9 +146,12 @@ func (o *output) table(w io.Writer, rows []row) {
 	}
 }
 
-// heading is the last part of a path, or what the name is of: queue.name is QUEUE.
+// heading is the last part of a path, or what the name is of: queue.name is QUEUE. Rates are a second's.
 func heading(path string) string {
 	i := strings.LastIndexByte(path, '.')
+	if rate, ok := strings.CutSuffix(path, "_details.rate"); ok {
+		return strings.ToUpper(rate[strings.LastIndexByte(rate, '.')+1:]) + "/S"
+	}
 	if i >= 0 && path[i+1:] == "name" {
 		path = strings.TrimSuffix(path[:i], "_details")
 		i = strings.LastIndexByte(path, '.')

@@ -195,7 +195,8 @@ func (c *call) fail(err error) int {
 	return exitSoftware
 }
 
-// nodeName is the broker's name. It is empty when the broker cannot be asked.
+// nodeName is the broker's name. When the broker cannot be asked it is the one of the command line, or what it would
+// be called by default.
 func (c *call) nodeName() string {
 	if c.node == "" {
 		var o struct {
@@ -204,6 +205,11 @@ func (c *call) nodeName() string {
 		if c.api.Get(c.ctx, "overview", &o) == nil {
 			c.node = o.Node
 		}
+	}
+	if c.node == "" {
+		host, _ := os.Hostname() // "" is as good as any
+		host, _, _ = strings.Cut(host, ".")
+		return first(c.opts.get("node"), "settmq@"+first(host, "localhost"))
 	}
 	return c.node
 }
