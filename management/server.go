@@ -24,6 +24,7 @@ const (
 	writeTimeout  = 2 * time.Minute // from its header to the end of the answer
 	idleTimeout   = 2 * time.Minute
 	defaultConns  = 1024
+	localConns    = 64 // over the Unix socket, whatever others do
 )
 
 // Options say how the API runs. The zero value of a field is the default that it names.
@@ -41,7 +42,8 @@ type Options struct {
 	MaxAMQPConnections int
 	// MaxMessageSize bounds the body of a message published, in bytes; 16 MiB.
 	MaxMessageSize int
-	// MaxConnections bounds the connections of all listeners together; 1024. More wait to be accepted.
+	// MaxConnections bounds the connections with passwords of all listeners together; 1024. More wait to be
+	// accepted.
 	MaxConnections int
 }
 
@@ -123,11 +125,13 @@ func (s *Server) listening() []Listener {
 }
 
 // Serve accepts connections until Shutdown or Close, and returns nil then.
-func (s *Server) Serve(l net.Listener) error { return served(s.remote.Serve(s.bounded(l))) }
+func (s *Server) Serve(l net.Listener) error { return served(s.remote.Serve(bounded(l, s.places))) }
 
 // ServeLocal is Serve with the rights of an administrator for everybody who can connect: l must be a Unix socket
 // that only the broker's owner can open (see [ListenLocal]).
-func (s *Server) ServeLocal(l net.Listener) error { return served(s.local.Serve(s.bounded(l))) }
+func (s *Server) ServeLocal(l net.Listener) error {
+	return served(s.local.Serve(bounded(l, make(chan struct{}, localConns))))
+}
 
 func served(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
@@ -149,9 +153,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 }
 
-// bounded is l with the limit of connections, which all listeners share.
-func (s *Server) bounded(l net.Listener) net.Listener {
-	return &boundedListener{Listener: l, places: s.places, closed: make(chan struct{})}
+// bounded is l with a place for each of its connections.
+func bounded(l net.Listener, places chan struct{}) net.Listener {
+	return &boundedListener{Listener: l, places: places, closed: make(chan struct{})}
 }
 
 type boundedListener struct {
