@@ -49,7 +49,7 @@ func (s *Store) checkpointer() {
 		}
 		s.watchSpace() // also whenever a segment was begun
 		err := s.failure()
-		if err == nil {
+		if err == nil && !s.paused("checkpoints") {
 			err = s.checkpointWhileNeeded(reply != nil, idle)
 		}
 		if err == nil {
@@ -193,6 +193,8 @@ func (s *Store) anyDeleted() bool {
 	defer s.mu.Unlock()
 	return len(s.deleted) > 0
 }
+
+func (s *Store) paused(what string) bool { return s.opts.paused != nil && s.opts.paused(what) }
 
 // checkpointNowAndWait is for tests: it checkpoints everything but the active segment.
 func (s *Store) checkpointNowAndWait() error {

@@ -13,7 +13,7 @@ import (
 // writes fail and has lost data.
 
 const (
-	// sweepBodies is how many bodies a checkpoint looks at to find dead ones.
+	// sweepBodies is how many bodies a checkpoint looks at to find dead ones, unless space is short.
 	sweepBodies = 8192
 	// dropBatch is how many keys of a deleted queue are removed at a time.
 	dropBatch = 2000
@@ -23,8 +23,12 @@ const (
 func (c *checkpoint) findDeadBodies() error {
 	d := c.d
 	seen := 0
+	all := c.s.shortOfSpace()
+	if all {
+		d.sweepFrom = nil
+	}
 	wrapped, err := d.sweep(func(key, value []byte) (bool, error) {
-		if seen++; seen > sweepBodies {
+		if seen++; seen > sweepBodies && !all {
 			return false, nil
 		}
 		p, err := unseal(key, value)

@@ -235,6 +235,7 @@ func (r *recovery) stateBytes(q *Queue) (n uint64, err error) {
 		switch {
 		case live == 0:
 			q.changed = true // the next checkpoint deletes it
+			r.s.deadBytes.Add(int64(info.bytes))
 		case r.s.opts.AcceptLoss:
 			b, err := r.verifyRecord(q, info, t)
 			if err != nil {

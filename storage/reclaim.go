@@ -21,11 +21,15 @@ const (
 	flushTimeout = 30 * time.Second
 )
 
+// reclaimIfShort is how many deleted bytes make a reclaim worth its cost when publishers are held
+// for want of space.
+const reclaimIfShort = 1 << 20
+
 // reclaimTrigger is how many deleted bytes make a reclaim worth its cost.
 func (s *Store) reclaimTrigger(idle bool) uint64 {
 	switch {
 	case s.shortOfSpace():
-		return 1 << 20
+		return reclaimIfShort
 	case s.opts.Small:
 		return 8 << 20
 	case idle:
@@ -38,7 +42,7 @@ func (s *Store) reclaimTrigger(idle bool) uint64 {
 
 // reclaimIfNeeded gives back the space of deleted values. Called by the checkpointer only.
 func (s *Store) reclaimIfNeeded(idle bool) error {
-	if s.reclaimable < s.reclaimTrigger(idle) {
+	if s.reclaimable < s.reclaimTrigger(idle) || s.paused("reclaims") {
 		return nil
 	}
 	// Filler, tables, and the living half of a value log.

@@ -235,6 +235,8 @@ func (r *recovery) finish() error {
 	s := r.s
 	s.nextID = max(s.nextID, s.reservedIDs)
 	s.reservedIDs = s.nextID
+	// What earlier runs deleted is not known: it is looked for if space is short.
+	s.reclaimable = reclaimIfShort
 	for _, q := range s.queues {
 		q.taken = q.next
 		q.requested.Store(q.limit.Load())

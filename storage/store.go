@@ -55,9 +55,10 @@ type Options struct {
 	SyncDelay time.Duration
 
 	// Seams of this package's tests.
-	afterBarrier func(step string) // what was written to Badger so far is durable
-	journalDir   string            // instead of Dir/journal
-	overdue      func() bool       // instead of closeTime having passed
+	afterBarrier func(step string)      // what was written to Badger so far is durable
+	journalDir   string                 // instead of Dir/journal
+	overdue      func() bool            // instead of closeTime having passed
+	paused       func(what string) bool // the checkpointer leaves "checkpoints" or "reclaims"
 }
 
 // Loss is something that AcceptLoss gave up.
