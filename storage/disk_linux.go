@@ -23,5 +23,6 @@ func diskSpace(dir string) (free, total int64, err error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, err
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+	block := int64(st.Bsize) //nolint:unconvert // an int32 on 32-bit machines
+	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
