@@ -32,6 +32,7 @@ var rewrite = flag.Bool("rewrite", false, "write the output that the scripts hav
 //	refuse ID, admit ID             let the admitter say no or yes for this consumer
 //	deliver [n=N] [limit=N]         call Next up to N times (default: until it says false)
 //	get [no-ack] [limit=N]
+//	peek [n=N]                      what Peek shows, and whether that is all
 //	ack SEQ..., requeue SEQ... [failed], hold SEQ... until=N [failed], bury SEQ..., counts SEQ...
 //	                                each SEQ may be LOW-HIGH
 //	expire now=N [keep] [n=N]       call Expire up to N times (default: until it says false)
@@ -174,6 +175,11 @@ func (s *script) run(line string) {
 		} else {
 			s.printf("nothing")
 		}
+	case "peek":
+		_, complete := s.m.Peek(c.number("n", 1<<20), func(d *Delivery[string]) {
+			s.printf("%d %s priority %d redelivered %v failed %d", d.Seq, d.Payload, d.Priority, d.Redelivered, d.Deliveries)
+		})
+		s.printf("complete %v", complete)
 	case "ack", "requeue", "hold", "bury", "counts":
 		for _, seq := range c.seqs() {
 			s.settle(c, seq)
