@@ -298,11 +298,9 @@ func (o *overview) ports() string {
 // dialAddress is where a client on this machine reaches a listener.
 func (l *listener) dialAddress() string {
 	host := l.Address
+	// [::] takes IPv4, too. localhost would need a name service.
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = "127.0.0.1"
-		if ip != nil && ip.To4() == nil {
-			host = "localhost"
-		}
 	}
 	return net.JoinHostPort(host, strconv.Itoa(l.Port))
 }
