@@ -115,6 +115,7 @@ func Path(parts ...string) string {
 // Error is an answer that says no.
 type Error struct {
 	Status int    // of HTTP
+	Path   string // that was asked for, without its query
 	Kind   string // a word, such as not_found; may be empty
 	Reason string // for people
 }
@@ -211,7 +212,7 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 		return fmt.Errorf("an answer of more than %d MiB: ask for less", maxAnswer>>20)
 	}
 	if answer.StatusCode/100 != 2 {
-		return refusal(answer.StatusCode, b)
+		return refusal(answer.StatusCode, path, b)
 	}
 	if out == nil {
 		return nil
@@ -225,8 +226,9 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 }
 
 // refusal reads what an answer that says no has to say.
-func refusal(status int, body []byte) error {
-	e := &Error{Status: status}
+func refusal(status int, path string, body []byte) error {
+	path, _, _ = strings.Cut(path, "?")
+	e := &Error{Status: status, Path: path}
 	var told struct {
 		Error  any `json:"error"`
 		Reason any `json:"reason"`

@@ -27,7 +27,7 @@ type exchange struct {
 	code           string
 }
 
-// readRecorded reads testdata/recorded.txt:
+// readRecorded reads a file of testdata:
 //
 //	$ the command line
 //	  a line of standard output
@@ -35,9 +35,9 @@ type exchange struct {
 //	? the exit code
 //
 // A line that begins with !api is a request to the API that prepares what comes after it.
-func readRecorded(t *testing.T) []exchange {
+func readRecorded(t *testing.T, name string) []exchange {
 	t.Helper()
-	b, err := os.ReadFile("testdata/recorded.txt")
+	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestOutputIsWhatRabbitMQPrints(t *testing.T) {
 	}
 	defer c.Close()
 	noConnections := api.Is(c.Get(t.Context(), "connections", nil), http.StatusNotFound) // the API may not list them yet
-	for _, want := range readRecorded(t) {
+	for _, want := range readRecorded(t, "recorded.txt") {
 		if noConnections && strings.Contains(want.line, " close_all_") {
 			continue
 		}
@@ -210,6 +210,51 @@ func TestOutputIsWhatRabbitMQPrints(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminPrintsWhatTheOneInPythonPrints runs what was recorded from rabbitmqadmin 3.10.8 on a SettMQ.
+func TestAdminPrintsWhatTheOneInPythonPrints(t *testing.T) {
+	b := testbroker.Start(t, testbroker.Options{})
+	tmp := t.TempDir()
+	client := func() (*api.Client, error) {
+		return api.New(api.Target{Socket: filepath.Join(b.DataDir(), "management.sock")})
+	}
+	for _, want := range readRecorded(t, "recorded-admin.txt") {
+		args := split(strings.ReplaceAll(want.line, "TMP", tmp))
+		want.stdout = strings.ReplaceAll(want.stdout, "/tmp/settmq-rec", tmp)
+		var stdout, stderr bytes.Buffer
+		tool := Tool{Name: args[0], Client: client, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr}
+		code := tool.Run(context.Background(), args[1:])
+		if fmt.Sprint(code) != want.code || hash.ReplaceAllString(stdout.String(), "") != hash.ReplaceAllString(want.stdout, "") || stderr.String() != want.stderr {
+			t.Errorf("%s\ngot  %d\n%s%s\nwant %s\n%s%s", want.line, code, &stdout, &stderr, want.code, want.stdout, want.stderr)
+		}
+	}
+}
+
+// The newer rabbitmqadmin has other words for the same.
+func TestAdminTakesTheWordsOfBothVersions(t *testing.T) {
+	b := testbroker.Start(t, testbroker.Options{})
+	client := func() (*api.Client, error) {
+		return api.New(api.Target{Socket: filepath.Join(b.DataDir(), "management.sock")})
+	}
+	for _, c := range []struct{ line, want string }{
+		{"vhosts declare --name v1 --default-queue-type quorum", "vhost declared\n"},
+		{"--vhost v1 declare queue --name q --type classic --durable true", "queue declared\n"},
+		{"--vhost v1 declare permissions --user guest --configure .* --read .* --write .*", "permission declared\n"},
+		{"--vhost v1 queues list name arguments.x-queue-type", "+------+------------------------+\n| name | arguments.x-queue-type |\n+------+------------------------+\n| q    | classic                |\n+------+------------------------+\n"},
+		{"--vhost v1 queues purge --name q", "queue purged\n"},
+		{"--vhost v1 queues delete --name q", "queue deleted\n"},
+		{"vhosts delete --name v1", "vhost deleted\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		tool := Tool{Name: admin, Client: client, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr}
+		if code := tool.Run(context.Background(), strings.Fields(c.line)); code != 0 || stdout.String() != c.want {
+			t.Errorf("%s: code %d\n%s%s", c.line, code, &stdout, &stderr)
+		}
+	}
+}
+
+// hash is a salted hash in a table.
+var hash = regexp.MustCompile(`[A-Za-z0-9+/]{48}`)
 
 var spaces = regexp.MustCompile(`[ \t]+\n`)
 

@@ -45,7 +45,7 @@ const (
 )
 
 // Names are the tools that Run knows.
-var Names = []string{ctl, diagnostics, plugins}
+var Names = []string{ctl, diagnostics, plugins, admin}
 
 // command is one command of a tool.
 type command struct {
@@ -87,6 +87,9 @@ func failf(code int, format string, args ...any) error {
 
 // Run runs a command line of the tool and returns the exit code.
 func (t *Tool) Run(ctx context.Context, args []string) int {
+	if t.Name == admin {
+		return t.runAdmin(ctx, args)
+	}
 	opts, rest, unknown := parse(args)
 	c := &call{ctx: ctx, tool: t, opts: opts, given: args, out: bufio.NewWriter(t.Stdout)}
 	defer c.out.Flush() //nolint:errcheck // standard output is gone, nobody is left to tell
