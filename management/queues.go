@@ -197,11 +197,25 @@ func getQueue(r *request) (any, error) {
 	if r.query.Get("disable_stats") == "true" {
 		return o, nil
 	}
-	if broker.TypeOf(q) == broker.ClassicQueue {
-		o = append(o, field{"exclusive_consumer_tag", nil}, field{"head_message_timestamp", nil})
+	var active, exclusive any // tags
+	id, single := activeConsumer(q.Queue)
+	details := []object{}
+	for _, c := range r.consumersOf(func(c broker.ConsumerInfo, vhost string) bool {
+		return vhost == q.vhost.Name() && c.Queue.About().Name == q.About().Name
+	}) {
+		if single && c.ID == id {
+			active = c.Tag
+		}
+		if c.Exclusive {
+			exclusive = c.Tag
+		}
+		details = append(details, r.consumerRow(c))
 	}
-	return append(o, field{"consumer_details", []object{}}, field{"deliveries", []object{}}, field{"incoming", []object{}},
-		field{"single_active_consumer_tag", nil}), nil
+	if broker.TypeOf(q) == broker.ClassicQueue {
+		o = append(o, field{"exclusive_consumer_tag", exclusive}, field{"head_message_timestamp", nil})
+	}
+	return append(o, field{"consumer_details", details}, field{"deliveries", []object{}}, field{"incoming", []object{}},
+		field{"single_active_consumer_tag", active}), nil
 }
 
 func putQueue(r *request) (any, error) {

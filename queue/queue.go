@@ -346,6 +346,17 @@ func (q *Queue) Stop() {
 	}
 }
 
+// ActiveConsumer returns the consumer that gets the messages, 0 for none. single is false in a queue without a single
+// active consumer: all of them get messages there.
+func (q *Queue) ActiveConsumer() (id fifo.ConsumerID, single bool) {
+	if !q.SingleActive {
+		return 0, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.m.Active(), true
+}
+
 // Info is a snapshot of a queue's counters.
 type Info struct {
 	Ready, Unacked, Consumers int
