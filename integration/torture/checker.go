@@ -22,6 +22,7 @@ const (
 	Disorder    Kind = "order"       // a first delivery overtook another of its channel
 	Corrupt     Kind = "corrupt"     // body or properties are not what was published
 	Ghost       Kind = "ghost"       // never published to that queue
+	Changed     Kind = "changed"     // an offset of a stream has another message than before
 	Resurrected Kind = "resurrected" // acked, and back without a crash between
 	Survivor    Kind = "survivor"    // a transient message that outlived the broker
 	Returned    Kind = "returned"    // a mandatory message came back although its queues exist

@@ -12,7 +12,9 @@
 // What is checked is the contract of the README: no confirmed persistent message is lost, none
 // is delivered twice without redelivered=true, first deliveries keep the order of their
 // publishing channel, bodies are intact, definitions stay, transient messages do not survive,
-// and the broker does not end by itself. Checker says it precisely.
+// and the broker does not end by itself. Checker says it precisely. Two streams are written and
+// read beside the queues: no confirmed message is missing, no offset changes its message, order
+// is kept; StreamLog says that.
 //
 // The result is one line of JSON and one line for people; the exit status is 1 if the contract
 // was broken, 2 if the run could not be made. Equal seeds make equal choices, though not equal
@@ -74,7 +76,9 @@ type Result struct {
 	Kills            int          `json:"kills"`
 	RecoveryKills    int          `json:"recovery_kills"` // killed before it was up again
 	Drains           int          `json:"drains"`
-	Stats            Stats        `json:"stats"`
+	Stats            Stats        `json:"stats"` // of the queues
+	StreamConfirmed  int          `json:"stream_confirmed"`
+	StreamDeliveries int          `json:"stream_deliveries"`
 	Counts           map[Kind]int `json:"violations"`
 	First            []Violation  `json:"first_violations,omitempty"`
 	RestartMedianMS  float64      `json:"restart_median_ms"`
@@ -89,9 +93,9 @@ func (r *Result) Line() string {
 	if !r.OK {
 		verdict = "FAILED"
 	}
-	return fmt.Sprintf("torture: %s: %d kills (%d more in recovery), %d confirmed, %d deliveries; %d lost, %d unflagged duplicates, "+
+	return fmt.Sprintf("torture: %s: %d kills (%d more in recovery), %d confirmed, %d deliveries, in streams %d and %d; %d lost, %d unflagged duplicates, "+
 		"%d order breaks, %d other violations; restart median %.0f ms, max %.0f ms; %.0f s, seed %d",
-		verdict, r.Kills, r.RecoveryKills, r.Stats.Confirmed, r.Stats.Deliveries,
+		verdict, r.Kills, r.RecoveryKills, r.Stats.Confirmed, r.Stats.Deliveries, r.StreamConfirmed, r.StreamDeliveries,
 		r.Counts[Lost], r.Counts[Duplicate], r.Counts[Disorder], r.others(),
 		r.RestartMedianMS, r.RestartMaxMS, r.Seconds, r.Options.Seed)
 }

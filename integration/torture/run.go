@@ -34,6 +34,8 @@ type torturer struct {
 	checker  *Checker
 	queues   []string
 	routes   []Route
+	streams  []*StreamLog
+	verified map[*StreamLog]int64 // offset up to which verifyStreams has read
 	result   Result
 	restarts []time.Duration
 }
@@ -45,8 +47,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
 	t := &torturer{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0)), result: Result{Options: o}}
-	t.layout()
+	prefix := t.layout()
 	t.checker = NewChecker(t.queues, t.routes)
+	t.verified = map[*StreamLog]int64{}
+	for i := range 2 {
+		t.streams = append(t.streams, NewStreamLog(fmt.Sprintf("%s.s%d", prefix, i), t.checker))
+	}
 	begin := time.Now()
 	if err := t.setUp(ctx); err != nil {
 		return nil, err
@@ -66,6 +72,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	r := &t.result
 	r.Stats, r.Counts, r.First = t.checker.Result()
+	for _, l := range t.streams {
+		r.StreamConfirmed += l.confirms
+		r.StreamDeliveries += l.deliveries
+	}
 	r.OK = len(r.Counts) == 0
 	r.Seconds = time.Since(begin).Seconds()
 	if n := len(t.restarts); n > 0 {
@@ -81,8 +91,8 @@ var errBroken = errors.New("the broker cannot go on")
 
 // layout names what is declared: queues reached through the default exchange, queues behind a
 // fanout, and a topic exchange in front of some of both.
-func (t *torturer) layout() {
-	prefix := "torture"
+func (t *torturer) layout() (prefix string) {
+	prefix = "torture"
 	if t.o.URL != "" {
 		prefix = fmt.Sprintf("torture-%d-%d", os.Getpid(), t.o.Seed)
 	}
@@ -97,6 +107,7 @@ func (t *torturer) layout() {
 		Route{Exchange: prefix + ".topic", Key: "some.key", Queues: []int{0, 4}},
 		Route{Exchange: prefix + ".topic", Key: "other.key", Queues: []int{3, 4}},
 	)
+	return prefix
 }
 
 func (t *torturer) setUp(ctx context.Context) error {
@@ -119,6 +130,11 @@ func (t *torturer) setUp(ctx context.Context) error {
 				_, err = ch.QueueDeclare(q, true, false, false, false, nil)
 			}
 		}
+		for _, l := range t.streams {
+			if err == nil { // many segments
+				_, err = ch.QueueDeclare(l.name, true, false, false, false, amqp.Table{"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 1 << 20})
+			}
+		}
 		for _, i := range t.routes[4].Queues {
 			err = errors.Join(err, ch.QueueBind(t.queues[i], "", fan, false, nil))
 		}
@@ -137,6 +153,10 @@ func (t *torturer) tearDown() error {
 		var err error
 		for _, q := range t.queues {
 			_, e := ch.QueueDelete(q, false, false, false)
+			err = errors.Join(err, e)
+		}
+		for _, l := range t.streams {
+			_, e := ch.QueueDelete(l.name, false, false, false)
 			err = errors.Join(err, e)
 		}
 		return errors.Join(err,
@@ -184,6 +204,9 @@ func (t *torturer) lives(ctx context.Context) error {
 		if err := t.rise(); err != nil {
 			return err
 		}
+		if err := t.verifyStreams(false); err != nil {
+			return err
+		}
 		if t.o.DrainEvery > 0 && t.rng.IntN(t.o.DrainEvery) == 0 {
 			if err := t.drain(); err != nil {
 				return err
@@ -204,6 +227,10 @@ func (t *torturer) live(ctx context.Context) error {
 		for i := range t.o.Consumers {
 			c.consume(q, styles[(q+i+t.result.Kills)%len(styles)])
 		}
+	}
+	for _, l := range t.streams {
+		c.publishStream(l)
+		c.readStream(l)
 	}
 	err := t.wait(ctx, length)
 	if err == nil && t.broker != nil {
@@ -415,7 +442,7 @@ func (t *torturer) lastLife() error {
 			t.checker.Violate(Violation{Kind: Resurrected, Queue: t.queues[q], Detail: fmt.Sprintf("%d acked messages are back after an orderly stop", n)})
 		}
 	}
-	return nil
+	return t.verifyStreams(true)
 }
 
 func (t *torturer) progress(recovered int) {

@@ -31,6 +31,9 @@ func TestTortureShort(t *testing.T) {
 		r.Report(t.Output())
 		t.Fail()
 	}
+	if r.StreamConfirmed == 0 || r.StreamDeliveries < r.StreamConfirmed {
+		t.Errorf("too little happened in streams: %d confirmed, %d deliveries", r.StreamConfirmed, r.StreamDeliveries)
+	}
 	if r.Kills < o.Kills || r.Stats.Confirmed < o.Messages || r.Stats.Redelivered == 0 {
 		t.Errorf("too little happened: %+v", r.Stats)
 	}
@@ -39,7 +42,7 @@ func TestTortureShort(t *testing.T) {
 // TestResultNamesEveryViolation keeps every kind in the closing line.
 func TestResultNamesEveryViolation(t *testing.T) {
 	r := Result{Counts: map[Kind]int{Lost: 1, Duplicate: 2, Disorder: 3, Ghost: 4, Died: 5}}
-	const want = "torture: FAILED: 0 kills (0 more in recovery), 0 confirmed, 0 deliveries; 1 lost, 2 unflagged duplicates, " +
+	const want = "torture: FAILED: 0 kills (0 more in recovery), 0 confirmed, 0 deliveries, in streams 0 and 0; 1 lost, 2 unflagged duplicates, " +
 		"3 order breaks, 9 other violations; restart median 0 ms, max 0 ms; 0 s, seed 0"
 	if got := r.Line(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
