@@ -302,16 +302,18 @@ func (w *walker) search(from int64, accept func(*chunkHeader) bool) (*chunkHeade
 	return nil, 0, nil
 }
 
-// cut zeroes what lies behind the end, so that it can never be taken for a part of the log.
+// cut zeroes what lies behind the end, so that it can never be taken for a part of the log, and makes durable what lies
+// before it: a killed process may have left chunks that were written and not synced, and the next segment begins behind
+// them.
 func (w *walker) cut() error {
 	used, err := lastByte(w.f, w.g.end)
 	if err != nil {
 		return damaged(w.g.path(), w.g.end, w.g.log.id, "the segment cannot be read", err)
 	}
-	if used == 0 {
+	if used == 0 && len(w.fresh) == 0 {
 		return nil
 	}
-	zeros := make([]byte, min(used-w.g.end, 1<<20))
+	zeros := make([]byte, 64<<10)
 	for at := w.g.end; at < used; {
 		n := min(int64(len(zeros)), used-at)
 		if _, err := w.f.WriteAt(zeros[:n], at); err != nil {
