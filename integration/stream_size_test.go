@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -30,30 +31,21 @@ func TestStreamOfAnySize(t *testing.T) {
 	const name = "log"
 	_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 8 << 20})
 	must(t, err)
-	body := make([]byte, 1024)
-	write := func(from, to int) {
-		for ; from < to; from += 1000 {
-			var batch []amqp.Publishing
-			for i := from; i < min(from+1000, to); i++ {
-				batch = append(batch, amqp.Publishing{Body: append(fmt.Appendf(body[:0:0], "%-16d", i), body[16:]...)})
-			}
-			publishConfirmed(t, ch, "", name, batch...)
+	step := func(what string, f func()) {
+		start := time.Now()
+		f()
+		rss := residentMiB(t, b.PID())
+		t.Logf("%s: %.1f s, then %d MiB resident, %d MiB on disk", what, time.Since(start).Seconds(), rss, streamMiB(t, b.DataDir()))
+		if rss > 200 {
+			t.Errorf("%s: %d MiB resident", what, rss)
 		}
 	}
-	write(0, n)
-	readByThree(t, b.URL(), name, n)
-	rss := residentMiB(t, b.PID())
-	t.Logf("%d messages: %d MiB resident, %d MiB on disk", n, rss, streamMiB(t, b.DataDir()))
-	if rss > 200 {
-		t.Errorf("%d MiB resident", rss)
-	}
-
-	_, err = b.Restart()
+	step(fmt.Sprintf("writing the first fifth of %d messages", n), func() { writeNumbered(t, ch, name, 0, n/5) })
+	step("writing the rest", func() { writeNumbered(t, ch, name, n/5, n) })
+	step("reading", func() { readByThree(t, b.URL(), name, n) })
+	step("starting again", func() { _, err = b.Restart() })
 	must(t, err)
-	readByThree(t, b.URL(), name, n)
-	if rss := residentMiB(t, b.PID()); rss > 200 {
-		t.Errorf("%d MiB resident after the restart", rss)
-	}
+	step("reading", func() { readByThree(t, b.URL(), name, n) })
 
 	// The same log, now in a stream with a limit.
 	conn = dialURL(t, b.URL())
@@ -66,18 +58,46 @@ func TestStreamOfAnySize(t *testing.T) {
 	}
 	_, err = ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "stream", "x-max-length-bytes": 8 << 20})
 	must(t, err)
-	write(0, n)
+	step("writing with a limit of 8 MiB", func() { writeNumbered(t, ch, name, 0, max(n/5, 20_000)) })
 	if used := streamMiB(t, b.DataDir()); used > 12 {
 		t.Errorf("%d MiB of a stream that is limited to 8", used)
 	}
 }
 
-// readByThree reads a whole stream with three consumers at once that acknowledge every, every tenth and every hundredth
-// message.
+// writeNumbered publishes messages of 1 KiB, each with its number, with up to 2000 of them unconfirmed.
+func writeNumbered(t *testing.T, ch *amqp.Channel, name string, from, to int) {
+	t.Helper()
+	var open []*amqp.DeferredConfirmation
+	settle := func(keep int) {
+		for ; len(open) > keep; open = open[1:] {
+			select {
+			case <-open[0].Done():
+			case <-time.After(patience):
+				t.Fatalf("no confirm for publish %d", open[0].DeliveryTag)
+			}
+			if !open[0].Acked() {
+				t.Fatalf("publish %d was nacked", open[0].DeliveryTag)
+			}
+		}
+	}
+	body := make([]byte, 1024)
+	for i := from; i < to; i++ {
+		copy(body, fmt.Sprintf("%-16d", i))
+		c, err := ch.PublishWithDeferredConfirm("", name, false, false, amqp.Publishing{Body: body})
+		must(t, err)
+		if open = append(open, c); len(open) == 2000 {
+			settle(1000)
+		}
+	}
+	settle(0)
+}
+
+// readByThree reads a whole stream with three consumers at once, each at its own pace: they acknowledge every tenth,
+// hundredth and thousandth message and have twice as many before that.
 func readByThree(t *testing.T, url, name string, n int) {
 	t.Helper()
 	done := make(chan error, 3)
-	for _, step := range []int{1, 10, 100} {
+	for _, step := range []int{10, 100, 1000} {
 		ch := channel(t, dialURL(t, url))
 		prefetch(t, ch, 2*step, false)
 		deliveries := consume(t, ch, name, "", amqp.Table{"x-stream-offset": "first"})
