@@ -54,6 +54,9 @@ contract: ## record what the RabbitMQ at MANAGEMENT_URL answers, for the managem
 clients: build ## programs with clients in Python, Node, Java and Ruby
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker integration/clients/run
 
+ansible: build ## Ansible's modules for RabbitMQ, by rabbitmqctl and rabbitmq-plugins
+	SETTMQ_BINARY=$(CURDIR)/bin/settmq integration/ansible/run
+
 delays: ## a million delayed messages, due at 20 000 a second after a kill -9
 	go test -count=1 -v -timeout 15m ./integration -run TestManyDelaysSurviveAKill -delays 1000000
 
