@@ -48,7 +48,7 @@ faults: ## power cuts, failing calls, damage: more of them than in test
 integration: ## the black-box suites; AMQP_URL=... runs them on any broker
 	go test -count=1 ./integration/ ./integration/raw/
 
-contract: ## record what the RabbitMQ at MANAGEMENT_URL answers, for the management API's contract tests
+contract: ## record what the RabbitMQ at MANAGEMENT_URL and AMQP_URL answers, for the management API's contract tests
 	go test -count=1 ./management -run TestContract -record
 
 clients: build ## programs with clients in Python, Node, Java and Ruby
