@@ -51,7 +51,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	t.checker = NewChecker(t.queues, t.routes)
 	t.verified = map[*StreamLog]int64{}
 	for i := range 2 {
-		t.streams = append(t.streams, NewStreamLog(fmt.Sprintf("%s.s%d", prefix, i), t.checker))
+		l := NewStreamLog(fmt.Sprintf("%s.s%d", prefix, i), t.checker)
+		l.Dense = t.o.URL == ""
+		t.streams = append(t.streams, l)
 	}
 	begin := time.Now()
 	if err := t.setUp(ctx); err != nil {

@@ -24,13 +24,15 @@ const (
 //
 //   - every confirmed message is in it, once;
 //   - an offset has the same message whenever it is read;
-//   - a reader gets one offset after the other, beginning with the one it asked for;
+//   - a reader gets every message from the offset on that it asked for, one after the other;
 //   - the messages of a publishing channel are in the order in which they were published.
 //
 // Its methods may be called from any goroutine.
 type StreamLog struct {
 	name    string
 	checker *Checker // is told the violations
+	// Dense tells that no offset is without a message. RabbitMQ's log has some, for its own notes. Set before use.
+	Dense bool
 
 	mu         sync.Mutex
 	sent       []uint32               // by channel, the number of its messages; channel 0 is not used
@@ -114,7 +116,7 @@ func (r *streamReader) Delivered(offset int64, id MessageID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.deliveries++
-	if offset != r.next || offset < 0 {
+	if offset != r.next && (l.Dense || offset < r.next || l.anyLocked(r.next, offset)) {
 		l.violate(Disorder, id, "offset %d where %d belongs", offset, r.next)
 	}
 	r.next = offset + 1
@@ -137,6 +139,16 @@ func (r *streamReader) Delivered(offset int64, id MessageID) {
 	}
 	l.at[offset], l.where[id] = id, offset
 	delete(l.owed, id)
+}
+
+// anyLocked reports whether a message is known in a range of offsets.
+func (l *StreamLog) anyLocked(lo, hi int64) bool {
+	for ; lo < hi && lo < int64(len(l.at)); lo++ {
+		if l.at[lo] != (MessageID{}) {
+			return true
+		}
+	}
+	return false
 }
 
 // take judges a delivery as the client has it.

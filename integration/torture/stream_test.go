@@ -18,6 +18,8 @@ func TestStreamLogFindsWhatIsWrong(t *testing.T) {
 		"twice":                    {func(l *StreamLog) { l.Reader(3).Delivered(3, at(3)) }, Duplicate},
 		"not what was asked for":   {func(l *StreamLog) { l.Reader(1).Delivered(2, at(3)) }, Disorder},
 		"a hole":                   {func(l *StreamLog) { r := l.Reader(0); r.Delivered(0, at(1)); r.Delivered(2, at(3)) }, Disorder},
+		"a gap nobody fills":       {func(l *StreamLog) { l.Reader(3).Delivered(4, at(4)) }, ""},
+		"a gap, densely":           {func(l *StreamLog) { l.Dense = true; l.Reader(3).Delivered(4, at(4)) }, Disorder},
 		"out of order":             {func(l *StreamLog) { r := l.Reader(3); r.Delivered(3, at(4)); l.Published(1); r.Delivered(4, at(4)) }, Disorder},
 		"never published":          {func(l *StreamLog) { l.Reader(3).Delivered(3, at(5)) }, Ghost},
 		"of nobody":                {func(l *StreamLog) { l.Reader(3).Delivered(3, MessageID{7, 1}) }, Ghost},
