@@ -80,7 +80,12 @@ func topologyCommands() map[string]command {
 		"list_connections": {
 			most: -1, usage: columns, check: columnsOf(connectionColumns...), banner: say("Listing connections ..."),
 			run: func(c *call) (result, error) {
-				return c.listAll("connections", []string{"user", "peer_host", "peer_port", "state"}, plain)
+				return c.listAll("connections", []string{"user", "peer_host", "peer_port", "state"}, func(o map[string]any, column string) any {
+					if column == "pid" { // what close_connection takes
+						column = "name"
+					}
+					return plain(o, column)
+				})
 			},
 		},
 		"list_channels": {
