@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/settmq/settmq/internal/testbroker"
 )
@@ -218,5 +221,50 @@ func TestRefusedLoginOfTheAPIIsExplained(t *testing.T) {
 	}
 	if code, out, stderr := runCommand("", "vhosts", "-o", "name", "--url", string(url[1])); code != ExitOK || out != "/\n" {
 		t.Errorf("code %d, %s%s", code, out, stderr)
+	}
+}
+
+func TestConnectionsAreClosedWithAReason(t *testing.T) {
+	b := brokerHere(t)
+	for _, by := range []string{"name", "user"} {
+		conn, err := amqp091.Dial(b.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := conn.NotifyClose(make(chan *amqp091.Error, 1))
+		name := conn.LocalAddr().String() + " -> " + conn.RemoteAddr().String()
+		deadline := time.Now().Add(30 * time.Second)
+		for { // the list may lag behind the client
+			code, out, stderr := runCommand("", "connections", "-o", "name")
+			if code == ExitOK && strings.Contains(out, name) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("code %d, %s%s", code, out, stderr)
+			}
+		}
+		line := []string{"connections", "close", "--reason", "go away", name}
+		if by == "user" {
+			line = append(line[:4], "--by-user", "guest")
+		}
+		if code, _, stderr := runCommand("", line...); code != ExitOK {
+			t.Fatalf("code %d, %s", code, stderr)
+		}
+		select {
+		case err := <-closed:
+			if err == nil || !strings.Contains(err.Reason, "go away") {
+				t.Errorf("by %s: the client heard %v", by, err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("by %s: the connection was not closed", by)
+		}
+	}
+	if code, _, stderr := runCommand("", "connections", "close", "nope"); code != ExitRefused || !strings.Contains(stderr, `there is no connection "nope"`) {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	for _, line := range []string{"connections", "channels", "consumers"} {
+		if code, out, stderr := runCommand("", line); code != ExitOK || strings.Count(out, "\n") < 1 {
+			t.Errorf("%s: code %d, %s%s", line, code, out, stderr)
+		}
 	}
 }

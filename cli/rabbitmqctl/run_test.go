@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/settmq/settmq/cli/api"
 	"github.com/settmq/settmq/internal/testbroker"
@@ -118,4 +121,65 @@ func TestOptionsStandAnywhere(t *testing.T) {
 			t.Errorf("%s: got %s, want %s, unknown %q", line, got, want, unknown)
 		}
 	}
+}
+
+func TestConnectionsAreListedAndClosed(t *testing.T) {
+	b := testbroker.Start(t, testbroker.Options{})
+	socket := filepath.Join(b.DataDir(), "management.sock")
+	expect := func(line, want string) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			code, stdout, stderr := run(socket, "", line)
+			if code == 0 && stdout == want {
+				return
+			}
+			if time.Now().After(deadline) { // what the API lists may lag behind the client
+				t.Fatalf("%s: code %d, got\n%s%s\nwant\n%s", line, code, stdout, stderr, want)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	dial := func() (*amqp091.Connection, chan *amqp091.Error) {
+		t.Helper()
+		conn, err := amqp091.Dial(b.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn, conn.NotifyClose(make(chan *amqp091.Error, 1))
+	}
+	told := func(closed chan *amqp091.Error, reason string) {
+		t.Helper()
+		select {
+		case err := <-closed:
+			if err == nil || err.Code != amqp091.ConnectionForced || !strings.Contains(err.Reason, reason) {
+				t.Fatalf("the client heard %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("the connection was not closed")
+		}
+	}
+	conn, closed := dial()
+	name := conn.LocalAddr().String() + " -> " + conn.RemoteAddr().String()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := ch.QueueDeclare("q", false, false, true, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.Consume(q.Name, "tag", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	expect("rabbitmqctl -q list_connections name user vhost state channels", "name\tuser\tvhost\tstate\tchannels\n"+name+"\tguest\t/\trunning\t1\n")
+	expect("rabbitmqctl -s list_channels connection number user consumer_count", name+"\t1\tguest\t1\n")
+	expect("rabbitmqctl -s list_consumers queue_name channel_pid consumer_tag ack_required active", "q\t"+name+" (1)\ttag\ttrue\ttrue\n")
+	expect("rabbitmqctl -s list_queues name exclusive owner_pid consumers", "q\ttrue\t"+name+"\t1\n")
+	expect(`rabbitmqctl -q close_connection "`+name+`" "go away"`, "")
+	told(closed, "go away")
+	_, closed = dial()
+	expect("rabbitmqctl -s list_connections user", "guest\n")
+	expect("rabbitmqctl -q close_all_connections -p / enough", "Closed 1 connections\n")
+	told(closed, "enough")
 }

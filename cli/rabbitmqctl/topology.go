@@ -224,7 +224,7 @@ func (c *call) listIn(kind string, usual []string, value func(o map[string]any, 
 
 func (c *call) listAll(path string, usual []string, value func(o map[string]any, column string) any) (result, error) {
 	var all []map[string]any
-	if err := c.api.Get(c.ctx, path, &all); err != nil && !api.Is(err, http.StatusNotFound) {
+	if err := c.api.Get(c.ctx, path, &all); err != nil && !api.Is(err, http.StatusNotFound) { // a vhost that is not there has nothing in it
 		return nil, err
 	}
 	slices.SortStableFunc(all, func(a, b map[string]any) int { return strings.Compare(fmt.Sprint(a["name"]), fmt.Sprint(b["name"])) })
