@@ -31,6 +31,7 @@ type committer struct {
 	notes   []notedSeq
 	metaBuf []byte
 	tickets []*Ticket
+	before  int // changes applied before the messages were taken
 	stamp   uint64
 	cancel  []*Message
 	waited  []*Message // that wait for what is in this batch, or was before
@@ -161,18 +162,10 @@ func (c *committer) append(bufs [][]byte) (position, error) {
 // build takes everything pending, up to maxBatch, and encodes it. A nil result means that there
 // is nothing to write.
 func (c *committer) build() ([][]byte, error) {
-	s := c.s
 	c.batch++
 	c.w.reset()
 	c.take()
-	// Metadata is taken after the messages and replayed before them: a change applied before a
-	// message was appended is never in a later batch than the message.
-	s.mu.Lock()
-	c.metaBuf, s.metaBuf = s.metaBuf, c.metaBuf[:0]
-	c.tickets, s.tickets = s.tickets, c.tickets[:0]
-	c.stamp = s.stamp
-	s.mu.Unlock()
-
+	c.takeChanges()
 	c.encodeMessages()
 	msgEnd := c.w.offset()
 	for i := range c.taken {
@@ -186,11 +179,33 @@ func (c *committer) build() ([][]byte, error) {
 	return c.w.finish(msgEnd, stateEnd, 0), nil
 }
 
+// takeChanges takes the metadata: after the messages, and it is replayed before them, so that a change
+// applied before a message was appended is never in a later batch than the message. An empty change
+// tells of the messages appended before it: one that came while they were taken is left to the next
+// batch, for they may be, too.
+func (c *committer) takeChanges() {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.metaBuf, s.metaBuf = s.metaBuf, c.metaBuf[:0]
+	c.stamp = s.stamp
+	all, n := s.tickets, min(c.before, len(s.tickets)) // there are none any more if the store has failed
+	s.tickets, c.tickets = c.tickets[:0], all[:n]
+	for _, t := range all[n:] {
+		if t.empty {
+			s.tickets = append(s.tickets, t)
+		} else {
+			c.tickets = append(c.tickets, t)
+		}
+	}
+}
+
 // take moves pending work of the dirty queues into the batch.
 func (c *committer) take() {
 	s := c.s
 	s.mu.Lock()
 	s.urgent = false
+	c.before = len(s.tickets)
 	c.queues = append(c.queues, s.dirty...)
 	clear(s.dirty)
 	s.dirty = s.dirty[:0]

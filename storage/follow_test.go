@@ -179,3 +179,31 @@ func TestEmptyChangeComesBehindWhatWasAppended(t *testing.T) {
 	}
 	t.Fatal("the change is never done")
 }
+
+// An empty change waits for a message also if both come while a batch is being taken.
+func TestEmptyChangeIsNotInABatchWithoutWhatWasAppended(t *testing.T) {
+	var q Queue
+	k := newTaker(&q)
+	var got confirmedSeqs
+	k.take()
+	m := &Message{Confirm: &got, ConfirmSeq: 1}
+	m.Targets.Store(1)
+	q.Append(1, m)
+	ticket := k.s.Apply(Change{})
+	k.takeChanges()
+	k.finish()
+	select {
+	case <-ticket.done:
+		t.Fatal("the change is done and the message is not written")
+	default:
+	}
+	k.batch++
+	if _, err := k.build(); err != nil {
+		t.Fatal(err)
+	}
+	k.finish()
+	<-ticket.done
+	if len(got) != 1 {
+		t.Fatal("the message is not written with the change")
+	}
+}
