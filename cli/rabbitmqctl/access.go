@@ -264,12 +264,8 @@ func (c *call) setPolicy(kind string) error {
 	if err := c.haveVHost(c.vhost()); err != nil {
 		return err
 	}
-	usual := "all"
-	if kind == "operator-policies" {
-		usual = "all"
-	}
 	body := map[string]any{
-		"pattern": c.args[1], "definition": definition, "priority": priority, "apply-to": first(c.opts.get("apply-to"), usual),
+		"pattern": c.args[1], "definition": definition, "priority": priority, "apply-to": first(c.opts.get("apply-to"), "all"),
 	}
 	return invalid(c.api.Do(c.ctx, http.MethodPut, api.Path(kind, c.vhost(), c.args[0]), body, nil))
 }

@@ -189,13 +189,9 @@ const deprecated = "This command is DEPRECATED and is a no-op. It will be remove
 
 // awaitStartup waits until the broker answers, five minutes if --timeout says nothing.
 func awaitStartup(c *call) (result, error) {
-	limit := 300 * time.Second
-	if s := c.opts.get("timeout"); s != "" && s != "infinity" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 0 {
-			return nil, failf(exitUsage, "--timeout %q is no number of seconds", s)
-		}
-		limit = time.Duration(n) * time.Second
+	limit, err := c.timeout(300 * time.Second)
+	if err != nil {
+		return nil, err
 	}
 	return nil, c.await(limit, func() error { return c.api.Get(c.ctx, "overview", nil) })
 }

@@ -8,7 +8,7 @@ import (
 // Switches that every command takes. One with a value ends in =.
 var globalSwitches = []string{
 	"node=", "quiet", "silent", "timeout=", "longnames", "vhost=", "formatter=", "printer=", "no-table-headers", "table-headers",
-	"help", "version", "print-stacktrace", "dry-run", "script-name=", "rabbitmq-home=", "erlang-cookie=", "tls=",
+	"help", "version", "print-stacktrace", "dry-run", "script-name=", "rabbitmq-home=", "erlang-cookie=",
 }
 
 // Switches of single commands that take a value, so that what follows is not taken for an operand.

@@ -158,12 +158,14 @@ func otherCommands() map[string]command {
 				if c.args[0] == "all" {
 					return nil, nil
 				}
-				r, err := c.flags("feature-flags", []string{"name"})
-				if err != nil {
+				var all []struct {
+					Name string `json:"name"`
+				}
+				if err := c.api.Get(c.ctx, "feature-flags", &all); err != nil {
 					return nil, err
 				}
-				for _, line := range r.(*rows).values {
-					if line[0] == c.args[0] {
+				for _, flag := range all {
+					if flag.Name == c.args[0] {
 						return nil, nil // all of them are on
 					}
 				}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,6 +137,20 @@ func (c *call) execute(cmd *command) int {
 			fmt.Fprintln(c.out, text)
 		}
 	}
+	if c.opts.has("dry-run") {
+		return exitOK
+	}
+	if !strings.HasPrefix(c.name, "await_") && c.name != "wait" { // they see to it themselves
+		limit, err := c.timeout(0)
+		if err != nil {
+			return c.fail(err)
+		}
+		if limit > 0 {
+			ctx, cancel := context.WithTimeout(c.ctx, limit)
+			defer cancel()
+			c.ctx = ctx
+		}
+	}
 	r, err := cmd.run(c)
 	if err != nil {
 		return c.fail(err)
@@ -147,6 +162,19 @@ func (c *call) execute(cmd *command) int {
 		return c.fail(err)
 	}
 	return exitOK
+}
+
+// timeout is --timeout, in seconds, or what is usual.
+func (c *call) timeout(usual time.Duration) (time.Duration, error) {
+	text := c.opts.get("timeout")
+	if text == "" || text == "infinity" {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 1<<30 {
+		return 0, failf(exitUsage, "--timeout %q is no number of seconds", text)
+	}
+	return time.Duration(n) * time.Second, nil
 }
 
 // quiet is set by -q and -s: no line that announces the command.
@@ -183,6 +211,9 @@ func (c *call) fail(err error) int {
 			fmt.Fprintf(c.tool.Stderr, "Error:\n%s\n", f.text)
 		}
 		return f.code
+	case errors.Is(err, context.DeadlineExceeded):
+		fmt.Fprintf(c.tool.Stderr, "Error: operation %s on node %s timed out. Timeout value used: %s seconds\n", c.name, first(c.node, c.opts.get("node")), c.opts.get("timeout"))
+		return exitTempFail
 	case errors.As(err, &unreachable):
 		fmt.Fprintf(c.tool.Stderr, "Error: unable to perform an operation on the node. %s. Is the broker running?\n", unreachable)
 		return exitUnavailable

@@ -3,6 +3,7 @@ package rabbitmqctl
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +76,39 @@ func TestWhatHasNoMeaningIsRefused(t *testing.T) {
 		if code, _, stderr := run(socket, "", "rabbitmqctl -q -n "+node+" ping"); code != 0 {
 			t.Errorf("-n %s: %s", node, stderr)
 		}
+	}
+}
+
+// silent is a broker that accepts and says nothing.
+func silent(t *testing.T) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return socket
+}
+
+func TestTimeoutEndsACommand(t *testing.T) {
+	socket := silent(t)
+	code, _, stderr := run(socket, "", "rabbitmqctl -q list_users --timeout 1")
+	if code != exitTempFail || !strings.Contains(stderr, "timed out") {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(socket, "", "rabbitmqctl list_users --timeout x"); code != exitUsage || !strings.Contains(stderr, "no number") {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	socket := filepath.Join(testbroker.Start(t, testbroker.Options{}).DataDir(), "management.sock")
+	if code, out, _ := run(socket, "", "rabbitmqctl --dry-run delete_vhost /"); code != 0 || out != "Deleting vhost \"/\" ...\n" {
+		t.Errorf("code %d, %s", code, out)
+	}
+	if _, out, _ := run(socket, "", "rabbitmqctl -s list_vhosts"); out != "/\n" {
+		t.Errorf("vhosts: %q", out)
 	}
 }
 
