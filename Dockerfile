@@ -9,10 +9,11 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=""
-RUN VERSION="$VERSION" ci/image-root /image
+RUN VERSION="$VERSION" ci/image-root /image && mkdir -m 0700 /data
 
 FROM busybox:1.37-musl AS shell
 COPY --from=build /image/ /
+COPY --from=build --chown=65532:65532 /data/ /var/lib/settmq/
 ENV SETTMQ_DATA_DIR=/var/lib/settmq SETTMQ_LISTENERS=:5672 SETTMQ_MANAGEMENT_LISTEN=:15672
 USER 65532:65532
 VOLUME /var/lib/settmq
@@ -22,6 +23,7 @@ ENTRYPOINT ["/usr/bin/settmq"]
 
 FROM scratch
 COPY --from=build /image/ /
+COPY --from=build --chown=65532:65532 /data/ /var/lib/settmq/
 ENV PATH=/usr/bin SETTMQ_DATA_DIR=/var/lib/settmq SETTMQ_LISTENERS=:5672 SETTMQ_MANAGEMENT_LISTEN=:15672
 USER 65532:65532
 VOLUME /var/lib/settmq

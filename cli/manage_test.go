@@ -183,6 +183,7 @@ func TestContextsNameBrokersElsewhere(t *testing.T) {
 	if !strings.Contains(out, "is the broker running?") || strings.Contains(out, "pw") {
 		t.Error(out)
 	}
+	run("", ExitUsage, "vhosts", "--url", other.URL, "--context", "prod")
 	file := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "settmq", "contexts.yaml")
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)

@@ -49,6 +49,9 @@ func (t *targetFlags) client() (*api.Client, error) {
 }
 
 func (t *targetFlags) target() (api.Target, error) {
+	if t.url != "" && t.context != "" {
+		return api.Target{}, Usagef("--url and --context exclude each other") // a context's password is for its own broker
+	}
 	target := api.Target{URL: first(t.url, os.Getenv("SETTMQ_URL"))}
 	if target.URL == "" || t.context != "" {
 		contexts, err := readContexts()
@@ -60,10 +63,7 @@ func (t *targetFlags) target() (api.Target, error) {
 			if !ok {
 				return target, Usagef("there is no context %q in %s", name, contexts.file)
 			}
-			target = api.Target{URL: first(t.url, c.URL), Socket: c.Socket, User: c.User, Password: c.Password, CAFile: c.CAFile}
-			if t.url != "" {
-				target.Socket = ""
-			}
+			target = api.Target{URL: c.URL, Socket: c.Socket, User: c.User, Password: c.Password, CAFile: c.CAFile}
 		}
 	}
 	if u, err := url.Parse(target.URL); err == nil && u.User != nil {
