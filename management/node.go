@@ -26,7 +26,7 @@ func overview(r *request) (any, error) {
 	s := r.server
 	o := object{
 		{"management_version", s.o.Version},
-		{"rates_mode", "basic"},
+		{"rates_mode", "none"},
 		{"sample_retention_policies", object{{"global", []any{600, 3600, 28800, 86400}}, {"basic", []any{600, 3600}}, {"detailed", []any{600}}}},
 		{"exchange_types", exchangeTypes()},
 		{"product_version", s.o.Version},
@@ -139,7 +139,7 @@ func (r *request) nodeRow() object {
 		{"uptime", time.Since(s.started).Milliseconds()},
 		{"run_queue", 0},
 		{"processors", runtime.NumCPU()},
-		{"rates_mode", "basic"},
+		{"rates_mode", "none"},
 		{"net_ticktime", 60},
 		{"mem_calculation_strategy", "rss"},
 		{"mem_limit", res.MemoryLimit},

@@ -36,7 +36,7 @@ func call(t *testing.T, b *testbroker.Broker, method, path, body string) (status
 	return w.StatusCode, string(text)
 }
 
-func TestAPIIsServedWithTheBroker(t *testing.T) {
+func TestAPIIsServed(t *testing.T) {
 	b := testbroker.Start(t, testbroker.Options{})
 	awaitLog(t, b, "Server startup complete")
 	if status, answer := call(t, b, "GET", "/health/ready", ""); status != http.StatusOK || answer != `{"status":"ok"}` {
@@ -69,7 +69,7 @@ func TestAPIIsServedWithTheBroker(t *testing.T) {
 }
 
 // A socket that a killed broker left behind does not keep the next one from starting.
-func TestSocketOfAKilledBrokerIsReplaced(t *testing.T) {
+func TestLeftSocketIsReplaced(t *testing.T) {
 	b := testbroker.Start(t, testbroker.Options{})
 	awaitLog(t, b, "management API for the command line")
 	if err := b.Kill(); err != nil {
