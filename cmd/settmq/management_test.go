@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,6 +116,72 @@ func TestDeletedVHostsAndUsersLoseTheirConnections(t *testing.T) {
 			}
 		case <-time.After(30 * time.Second):
 			t.Errorf("%s: the connection stays", c.path)
+		}
+		_ = conn.Close()
+	}
+}
+
+// A vhost that goes while its clients declare, publish and consume leaves nothing that the next start cannot read.
+func TestVHostDeletedUnderLoad(t *testing.T) {
+	b := testbroker.Start(t, testbroker.Options{})
+	awaitLog(t, b, "Server startup complete")
+	for round := range 3 {
+		if status, answer := call(t, b, "PUT", "/api/vhosts/v", ""); status != http.StatusCreated {
+			t.Fatalf("round %d: %d %s", round, status, answer)
+		}
+		var clients sync.WaitGroup
+		busy := make(chan struct{}, 8)
+		for range 4 {
+			clients.Go(func() { useVHost(b.Addr(), busy) })
+		}
+		for range 8 { // each of them has published by now
+			select {
+			case <-busy:
+			case <-time.After(30 * time.Second):
+				t.Fatal("the clients do nothing")
+			}
+		}
+		if status, answer := call(t, b, "DELETE", "/api/vhosts/v", ""); status != http.StatusNoContent {
+			t.Fatalf("round %d: %d %s", round, status, answer)
+		}
+		clients.Wait() // every connection was closed
+	}
+	if err := b.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := call(t, b, "GET", "/api/vhosts", ""); status != http.StatusOK || strings.Contains(answer, `"name":"v"`) {
+		t.Errorf("after a restart: %d %s", status, answer)
+	}
+}
+
+// useVHost declares, publishes and consumes in the vhost until its connection is closed, and says so after each round
+// as long as somebody listens.
+func useVHost(address string, busy chan<- struct{}) {
+	for i := 0; ; i++ {
+		conn, err := amqp091.Dial("amqp://guest:guest@" + address + "/v")
+		if err != nil {
+			return
+		}
+		ch, err := conn.Channel()
+		for err == nil {
+			name := fmt.Sprintf("q-%s-%d", conn.LocalAddr(), i)
+			i++
+			if _, err = ch.QueueDeclare(name, true, false, false, false, nil); err == nil {
+				err = ch.QueueBind(name, "#", "amq.topic", false, nil)
+			}
+			if err == nil {
+				_, err = ch.Consume(name, "", true, false, false, false, nil)
+			}
+			if err == nil {
+				err = ch.PublishWithContext(context.Background(), "amq.topic", "k", false, false, amqp091.Publishing{Body: []byte("x"), DeliveryMode: 2})
+			}
+			select {
+			case busy <- struct{}{}:
+			default:
+			}
 		}
 		_ = conn.Close()
 	}
