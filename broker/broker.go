@@ -87,6 +87,7 @@ type Broker struct {
 	lastConnection atomic.Uint64
 	repliesDropped atomic.Uint64
 	connections    connections
+	churn          churn
 
 	mu      sync.RWMutex // before every vhost's lock
 	vhosts  map[string]*VHost

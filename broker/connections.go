@@ -90,6 +90,12 @@ type Channel interface {
 	Info() ChannelInfo
 	// Consumers describes its consumers, in no order.
 	Consumers() []ConsumerInfo
+	// Stats are the channel's numbers of messages. Published tells those it published by exchange, as
+	// [Router.Published] does.
+	Stats() queue.MessageStats
+	Published(f func(x *Exchange, s ExchangeStats))
+	// Collect gives what was counted since the last time to the vhost and its exchanges.
+	Collect()
 }
 
 // ChannelInfo is a snapshot of a channel.
@@ -114,15 +120,37 @@ type connections struct {
 	mu     sync.RWMutex // a leaf
 	byID   map[uint64]Connection
 	byName map[string]Connection
+}
 
-	opened, closed                 atomic.Uint64 // since the broker was started
-	channelsOpened, channelsClosed atomic.Uint64
+// churn counts what comes and goes, since the broker was started.
+type churn struct {
+	connectionsOpened, connectionsClosed         atomic.Uint64
+	channelsOpened, channelsClosed               atomic.Uint64
+	queuesDeclared, queuesCreated, queuesDeleted atomic.Uint64
+}
+
+// Churn are numbers of things that came and went since the broker was started. A queue is declared by every
+// queue.declare that was answered, and created by the first.
+type Churn struct {
+	ConnectionsOpened, ConnectionsClosed         uint64
+	ChannelsOpened, ChannelsClosed               uint64
+	QueuesDeclared, QueuesCreated, QueuesDeleted uint64
+}
+
+// Churn returns the numbers of this moment.
+func (b *Broker) Churn() Churn {
+	c := &b.churn
+	return Churn{
+		ConnectionsOpened: c.connectionsOpened.Load(), ConnectionsClosed: c.connectionsClosed.Load(),
+		ChannelsOpened: c.channelsOpened.Load(), ChannelsClosed: c.channelsClosed.Load(),
+		QueuesDeclared: c.queuesDeclared.Load(), QueuesCreated: c.queuesCreated.Load(), QueuesDeleted: c.queuesDeleted.Load(),
+	}
 }
 
 // Opened adds a connection that has opened its vhost, until Closed.
 func (b *Broker) Opened(c Connection) {
 	r, a := &b.connections, c.About()
-	r.opened.Add(1)
+	b.churn.connectionsOpened.Add(1)
 	r.mu.Lock()
 	if r.byID == nil {
 		r.byID, r.byName = make(map[uint64]Connection), make(map[string]Connection)
@@ -137,7 +165,7 @@ func (b *Broker) Opened(c Connection) {
 // Closed removes a connection.
 func (b *Broker) Closed(c Connection) {
 	r, a := &b.connections, c.About()
-	r.closed.Add(1)
+	b.churn.connectionsClosed.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byID, a.ID)
@@ -176,10 +204,10 @@ func (b *Broker) ConnectionByID(id uint64) Connection {
 }
 
 // ChannelOpened and ChannelClosed count the channels that come and go.
-func (b *Broker) ChannelOpened() { b.connections.channelsOpened.Add(1) }
+func (b *Broker) ChannelOpened() { b.churn.channelsOpened.Add(1) }
 
 // ChannelClosed is told of every channel that was opened, once.
-func (b *Broker) ChannelClosed() { b.connections.channelsClosed.Add(1) }
+func (b *Broker) ChannelClosed() { b.churn.channelsClosed.Add(1) }
 
 // ClosedByOperator is the reason that a connection is closed with if the one who does it gives none.
 const ClosedByOperator = "Closed via management plugin"

@@ -33,8 +33,9 @@ type Queue interface {
 	Delete(ifUnused, ifEmpty bool) (ready int, consumers []*queue.Consumer, err error)
 	// Stop prepares a clean shutdown. Nothing is delivered afterwards.
 	Stop()
-	// Info returns the counters of this moment.
+	// Info returns the counters of this moment that are had at once, Details all of them.
 	Info() queue.Info
+	Details(d *queue.Details)
 }
 
 var _ Queue = (*queue.Queue)(nil)

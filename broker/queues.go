@@ -41,6 +41,7 @@ func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Exclusive {
 		d.Durable = false
 	}
+	v.broker.churn.queuesDeclared.Add(1)
 	v.mu.RLock()
 	d = d.withType(v.defaultType())
 	v.mu.RUnlock()
@@ -83,6 +84,7 @@ func (v *VHost) checkNewQueue(a Actor, d QueueDeclare) *amqp.Error {
 }
 
 func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {
+	v.broker.churn.queuesCreated.Add(1)
 	if typeOf(d.Arguments) == StreamQueue {
 		var c storage.Change
 		id := v.broker.store.NextID()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/exchange"
@@ -32,6 +33,7 @@ type Route struct {
 	without    func(Queue) bool // queues that are left out of the way
 	replies    []*ReplyConsumer
 	address    bool // a key is a reply address, whether or not its consumer is still there
+	counts     *PublishStats
 }
 
 // Unroutable reports whether a mandatory message must be returned. A reply address counts as
@@ -57,6 +59,12 @@ type Router struct {
 	cacheKey   []byte
 	walk       walk
 	extra      Route // last route that was not worth remembering
+
+	mu        sync.Mutex      // after a channel's, before the exchanges'
+	counts    []*PublishStats // guarded by mu, for all but the owner, as all that follows
+	gone      ExchangeStats   // of counters that were let go
+	confirmed uint64          // confirms that belong to publishes not counted yet
+	toldOut   uint64
 }
 
 // NewRouter returns a router for the vhost.
@@ -97,7 +105,7 @@ func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Ro
 // faster than the topology changes.
 func (r *Router) reply(c *ReplyConsumer, routingKey []byte) *Route {
 	rt := &r.extra
-	*rt = Route{Queues: rt.Queues[:0], replies: rt.replies[:0], address: true}
+	*rt = Route{Queues: rt.Queues[:0], replies: rt.replies[:0], address: true, counts: r.countsFor(r.vhost.defaultExchange)}
 	if c == nil {
 		rt.RoutingKey = string(routingKey)
 		return rt
@@ -119,6 +127,7 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 		return nil, amqp.AccessRefused("cannot publish to internal %s", v.resource(ExchangeResource, x.Name))
 	}
 	rt := r.evaluateLocked(x, routingKey, extraKeys, p)
+	rt.counts = r.countsFor(x)
 	if len(extraKeys) == 0 && r.walk.cacheable {
 		remembered := rt.Clone()
 		rt = &remembered

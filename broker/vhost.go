@@ -31,8 +31,12 @@ type VHost struct {
 	policyOf    map[Queue]*EffectivePolicy // of the queues that a policy matches
 	parameters  map[parameterID]json.RawMessage
 	limits      limits
-	connections int  // that are in the vhost
-	gone        bool // it was deleted: nothing can be made in it
+	connections int                          // that are in the vhost
+	gone        bool                         // it was deleted: nothing can be made in it
+	past        [len(queueTypes)]QueueTotals // of deleted queues
+	stats       vhostStats
+
+	defaultExchange *Exchange // immutable
 
 	// once is held while something is published through an exchange that deduplicates. It comes before mu.
 	once sync.Mutex
@@ -66,6 +70,7 @@ type Exchange struct {
 	delayed    *queue.Queue  // of type x-delayed-message: messages whose time has not come
 	window     *queue.Window // of type x-message-deduplication
 	storeID    uint64        // of the store of one of them, 0 if it has none
+	stats      *exchangeTotals
 	outbound   map[bindingID]*Binding
 }
 
@@ -112,6 +117,7 @@ func newVHost(b *Broker, name string) *VHost {
 	for _, d := range defaultExchanges {
 		v.addExchangeLocked(&Exchange{Name: d.Name, Type: d.Type, Internal: d.Internal, Durable: true})
 	}
+	v.defaultExchange = v.exchanges[""]
 	return v
 }
 
@@ -148,6 +154,7 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	if x.Type == exchange.Deduplication {
 		x.window = v.newWindow(x)
 	}
+	x.stats = new(exchangeTotals)
 	x.obey(v.policies.forExchange(x.Name))
 	if x.Type == exchange.RecentHistory {
 		x.history = newHistory(x.Arguments, v.broker.store.Queue(x.storeID))
@@ -300,6 +307,8 @@ func (v *VHost) removeInboundLocked(d exchange.Destination, c *storage.Change) {
 func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
 	d := q.About()
 	delete(v.queues, d.Name)
+	v.removedLocked(q)
+	v.broker.churn.queuesDeleted.Add(1)
 	v.broker.Event("queue.deleted", textField("name", d.Name), textField("vhost", v.name), textField("type", typeOf(d.Arguments).module()))
 	delete(v.policyOf, q)
 	if d.Exclusive() {

@@ -86,6 +86,7 @@ func (q *Queue) keepsDead() bool { return q.set.DeadLetterExchange.Set && q.Stor
 
 // dieLocked takes care of a message that has left the machine, or is leaving it if kept.
 func (q *Queue) dieLocked(seq uint64, m *storage.Message, reason Reason, kept bool, w *Wakes) {
+	q.deadStats.died(reason, &q.set)
 	if !q.set.DeadLetterExchange.Set {
 		if q.keeps(m) {
 			q.Store.Settle(seq)
@@ -192,6 +193,9 @@ func (q *Queue) buried(seqs ...uint64) {
 	for _, seq := range seqs {
 		if _, ok := q.m.Ack(seq); ok {
 			q.Store.Settle(seq)
+			if q.set.DeadLetterAtLeastOnce {
+				q.deadStats.Confirmed++
+			}
 		}
 	}
 }

@@ -20,6 +20,7 @@ func (q *Queue) pumpLocked(w *Wakes) {
 		for q.m.Next(limit, (*admitter)(q), &q.next) {
 			c := q.consumers[q.next.Consumer]
 			q.handedOutLocked()
+			q.stats.Delivered(&q.out, false)
 			c.Sink.Deliver(c, &q.out, w)
 			if limit := q.timeLimit(c); limit > 0 {
 				q.waitLocked(c, limit)
@@ -153,10 +154,12 @@ func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error,
 	q.usedLocked()
 	settled := q.timeLocked(w)
 	if q.m.Ready() == 0 {
+		q.stats.GetEmpty++
 		return nil, true
 	}
 	if settled && q.m.Get(q.limit(), noAck, &q.next) {
 		q.handedOutLocked()
+		q.stats.Delivered(&q.out, true)
 		*d, *left, *ok = q.out, q.m.Ready(), true
 		q.counted = counted{} // d keeps it
 		q.out.Message, q.next.Payload = nil, nil
@@ -167,6 +170,7 @@ func (q *Queue) tryGet(noAck bool, d *Delivery, left *int, ok *bool, err *error,
 	q.refillLocked()
 	if settled && q.GroupHeader != "" && !q.extending && !q.m.Loading() {
 		q.releaseWaitersLocked()
+		q.stats.GetEmpty++
 		return nil, true // what is ready belongs to groups that consumers have
 	}
 	return ch, false
@@ -229,6 +233,7 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 			Deliveries: it.Note.Deliveries, Acquired: acquired(it.Note.Acquired, it.Redelivered),
 		}
 	}
+	q.stats.DiskReads += uint64(len(items))
 	missing := q.m.Loaded(page, next)
 	q.releaseWaitersLocked()
 	q.trimLocked(&w)

@@ -110,6 +110,8 @@ type Queue struct {
 	dead      deaths
 	present   *present // the keys of what is in the queue; nil unless it deduplicates
 	waits     waits
+	stats     MessageStats
+	deadStats DeadStats
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
 	counted   counted // what out refers to when it tells its counts
@@ -165,8 +167,10 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 		}
 		return accepted
 	}
+	q.stats.Publish++
 	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Priority: q.DefaultPriority})
 	if q.keeps(m) {
+		q.stats.DiskWrites++
 		q.Store.Append(seq, m)
 	}
 	q.pumpLocked(w)
@@ -259,7 +263,11 @@ func (q *Queue) Ack(seqs []uint64, w *Wakes) {
 	for _, seq := range seqs {
 		it, ok := q.m.Ack(seq)
 		q.present.remove(seq)
-		if ok && q.keeps(it.Payload) && !q.deleted {
+		if !ok {
+			continue
+		}
+		q.stats.Ack++
+		if q.keeps(it.Payload) && !q.deleted {
 			q.Store.Settle(seq)
 		}
 	}

@@ -75,11 +75,13 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	if !atOnce {
 		it.Deadline = deadline
 	}
+	q.stats.Publish++
 	seq := q.m.Enqueue(it)
 	if key != (Key{}) {
 		q.present.add(key, seq)
 	}
 	if q.keeps(m) {
+		q.stats.DiskWrites++
 		n := storage.Note{Deadline: deadline, Priority: it.Priority ^ q.DefaultPriority, Died: m.Died, Key: key}
 		if n == (storage.Note{}) {
 			q.Store.Append(seq, m)

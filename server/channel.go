@@ -40,7 +40,9 @@ type channel struct {
 	parked       []*queue.Consumer
 	consumers    map[string]*queue.Consumer
 	confirms     confirms
-	confirming   bool // in the outbox's list
+	confirming   bool               // in the outbox's list
+	stats        queue.MessageStats // of deliveries and acks
+	collected    queue.MessageStats // of all, by Collect
 }
 
 func newChannel(c *conn, id uint16) *channel {
@@ -73,6 +75,7 @@ func (ch *channel) Deliver(c *queue.Consumer, d *queue.Delivery, w *queue.Wakes)
 	if !d.NoAck {
 		ch.unacked.push(outstanding{tag: ch.nextTag, seq: d.Seq, queue: c.Queue, consumer: c})
 	}
+	ch.stats.Delivered(d, false)
 	ch.conn.out.deliver(ch, c.Tag, ch.nextTag, d, w)
 	ch.mu.Unlock()
 	if v := ch.conn.vhost; v.Tracing() {
@@ -201,6 +204,7 @@ func (ch *channel) release() {
 	held := ch.unacked.takeAll()
 	ch.mu.Unlock()
 	forEachQueue(held, func(q queue.Source, seqs []uint64) { q.Requeue(seqs, true, w) })
+	ch.Collect()
 }
 
 // forEachQueue calls fn for every run of deliveries that are of the same queue.

@@ -19,10 +19,11 @@ type confirms struct {
 	done []uint64
 	base uint64
 
-	fresh   int      // confirmed in order since the last encode
-	high    uint64   // the newest of these
-	singles []uint64 // confirmed out of order since then
-	nacks   []uint64 // refused since then
+	fresh     int      // confirmed in order since the last encode
+	high      uint64   // the newest of these
+	singles   []uint64 // confirmed out of order since then
+	confirmed uint64   // in all, without those refused
+	nacks     []uint64 // refused since then
 }
 
 // next gives the next publish its seq.
@@ -39,7 +40,9 @@ func (c *confirms) settle(seq uint64, ok bool) {
 	if seq < c.low || seq > c.last || c.isDone(seq) {
 		return
 	}
-	if !ok {
+	if ok {
+		c.confirmed++
+	} else {
 		c.nacks = append(c.nacks, seq)
 	}
 	if seq != c.low {

@@ -176,12 +176,14 @@ func (ch *channel) get(m *amqp.BasicGet) *amqp.Error {
 	if err != nil {
 		return ch.queueError(err, q.About().Name)
 	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
 	if !ok {
+		ch.stats.GetEmpty++
 		ch.reply(&amqp.BasicGetEmpty{})
 		return nil
 	}
-	ch.mu.Lock()
-	defer ch.mu.Unlock()
+	ch.stats.Delivered(&d, true)
 	ch.nextTag++
 	if !d.NoAck {
 		ch.unacked.push(outstanding{tag: ch.nextTag, seq: d.Seq, queue: q})

@@ -13,6 +13,7 @@ import (
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 )
 
 // What connections and channels tell of themselves to those who list them, from any goroutine.
@@ -138,6 +139,36 @@ func (ch *channel) Consumers() []broker.ConsumerInfo {
 		list = append(list, broker.ConsumerInfo{Consumer: c, Channel: ch})
 	}
 	return list
+}
+
+// Stats implements broker.Channel.
+func (ch *channel) Stats() queue.MessageStats {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.statsLocked()
+}
+
+func (ch *channel) statsLocked() queue.MessageStats {
+	s := ch.stats
+	s.Confirm = ch.confirms.confirmed
+	ch.router.AddTo(&s)
+	return s
+}
+
+// Published implements broker.Channel.
+func (ch *channel) Published(f func(x *broker.Exchange, s broker.ExchangeStats)) {
+	ch.router.Published(f)
+}
+
+// Collect implements broker.Channel.
+func (ch *channel) Collect() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	now := ch.statsLocked()
+	if news := now.Since(&ch.collected); news != (queue.MessageStats{}) {
+		ch.conn.vhost.Count(ch.router, &news)
+		ch.collected = now
+	}
 }
 
 // open returns the number of publishes that are not settled.

@@ -2,12 +2,14 @@ package server
 
 import (
 	"crypto/tls"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 )
 
 // TestConnectionsAreListedAndClosed: from connection.open to its end a connection and its channels are
@@ -163,4 +165,107 @@ func TestCipherSuitesAreNamedAsInRabbitMQ(t *testing.T) {
 			t.Errorf("%+v", *got)
 		}
 	}
+}
+
+// TestMessagesAreCounted: what a channel, its vhost, the exchanges and the queue say of the same messages, while the
+// channel is open and afterwards.
+func TestMessagesAreCounted(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		p := r.open()
+		p.declare("q")
+		p.publish(1, "", "q", "unconfirmed")
+		call[*amqp.ConfirmSelectOk](p, 1, &amqp.ConfirmSelect{})
+		for range 3 {
+			p.publish(1, "", "q", "x")
+			expect[*amqp.BasicAck](p, 1)
+		}
+		p.publish(1, "amq.fanout", "q", "nowhere")
+		expect[*amqp.BasicAck](p, 1)
+		p.write(amqp.AppendContent(amqp.AppendPublish(nil, 1, "", "nowhere", true), 1, nil, []byte("back"), 131072))
+		expectContent[*amqp.BasicReturn](p, 1)
+		expect[*amqp.BasicAck](p, 1)
+
+		p.send(1, &amqp.BasicGet{Queue: "q", NoAck: true})
+		expectContent[*amqp.BasicGetOk](p, 1)
+		p.send(1, &amqp.BasicGet{Queue: "q"})
+		got, _ := expectContent[*amqp.BasicGetOk](p, 1)
+		p.write(amqp.AppendNack(nil, 1, got.DeliveryTag, false, true))
+		call[*amqp.BasicQosOk](p, 1, &amqp.BasicQos{PrefetchCount: 9})
+		p.consume("q", false)
+		var last uint64
+		for range 3 {
+			m, _ := expectContent[*amqp.BasicDeliver](p, 1)
+			last = m.DeliveryTag
+		}
+		p.write(amqp.AppendAck(nil, 1, last-2, false))
+		p.write(amqp.AppendAck(nil, 1, last, true))
+		call[*amqp.BasicGetEmpty](p, 1, &amqp.BasicGet{Queue: "q"})
+
+		want := queue.MessageStats{
+			Publish: 6, Confirm: 5, ReturnUnroutable: 1, DropUnroutable: 1,
+			Deliver: 3, Get: 1, GetNoAck: 1, GetEmpty: 1, Redeliver: 1, Ack: 3,
+		}
+		v := r.b.VHost("/")
+		ch := r.b.Connections()[0].Channels()[0]
+		exchanges := make(map[string]*broker.Exchange)
+		ch.Published(func(x *broker.Exchange, _ broker.ExchangeStats) { exchanges[x.Name] = x })
+		check := func(when string) {
+			t.Helper()
+			r.b.Collect()
+			if got := v.MessageStats(); got != want {
+				t.Errorf("vhost %s: %+v, want %+v", when, got, want)
+			}
+			direct, fanout := exchanges[""].Stats(), exchanges["amq.fanout"].Stats()
+			if direct != (broker.ExchangeStats{In: 5, Out: 4, Confirm: 4, Returned: 1}) {
+				t.Errorf("default exchange %s: %+v", when, direct)
+			}
+			if fanout != (broker.ExchangeStats{In: 1, Confirm: 1, Dropped: 1}) {
+				t.Errorf("amq.fanout %s: %+v", when, fanout)
+			}
+		}
+		check("with the channel open")
+		if got := ch.Stats(); got != want {
+			t.Errorf("channel: %+v, want %+v", got, want)
+		}
+		var d queue.Details
+		v.Queues()[0].Details(&d)
+		if got := d.MessageStats; got != (queue.MessageStats{Publish: 4, Deliver: 3, Get: 1, GetNoAck: 1, GetEmpty: 1, Redeliver: 1, Ack: 3}) {
+			t.Errorf("queue: %+v", got)
+		}
+		p.send(1, &amqp.QueueDelete{Queue: "q"})
+		expect[*amqp.BasicCancel](p, 1)
+		expect[*amqp.QueueDeleteOk](p, 1)
+		call[*amqp.ChannelCloseOk](p, 1, &amqp.ChannelClose{})
+		check("after its end")
+	})
+}
+
+// TestCountersOfManyExchangesAreLetGo: a channel that publishes to more exchanges than it keeps counters for loses none
+// of its numbers.
+func TestCountersOfManyExchangesAreLetGo(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		p := r.open()
+		const n = 200
+		for i := range n {
+			name := fmt.Sprint("x", i)
+			call[*amqp.ExchangeDeclareOk](p, 1, &amqp.ExchangeDeclare{Exchange: name, Type: "fanout"})
+			p.publish(1, name, "", "a")
+			p.publish(1, name, "", "b")
+		}
+		p.publish(1, "x0", "", "c")
+		synctest.Wait()
+		ch := r.b.Connections()[0].Channels()[0]
+		if s := ch.Stats(); s.Publish != 2*n+1 || s.DropUnroutable != 2*n+1 {
+			t.Errorf("%+v", s)
+		}
+		kept := make(map[string]*broker.Exchange)
+		ch.Published(func(x *broker.Exchange, _ broker.ExchangeStats) { kept[x.Name] = x })
+		if len(kept) == 0 || len(kept) > 64 {
+			t.Errorf("counters for %d exchanges", len(kept))
+		}
+		r.b.Collect()
+		if a, b := kept["x0"].Stats().In, kept["x199"].Stats().In; a != 3 || b != 2 {
+			t.Errorf("%d and %d, want 3 and 2", a, b)
+		}
+	})
 }

@@ -44,6 +44,7 @@ func (r *replyConsumer) Reply(m *storage.Message, w *queue.Wakes) bool {
 	r.full = false
 	ch.nextTag++
 	d := queue.Delivery{Message: m, NoAck: true}
+	ch.stats.Delivered(&d, false)
 	ch.conn.out.deliver(ch, r.tag, ch.nextTag, &d, w)
 	if v := ch.conn.vhost; v.Tracing() {
 		v.TraceDelivery(ch.tap(), r.Address(), &d, w)

@@ -44,6 +44,7 @@ func (ch *channel) ack(tag uint64, multiple bool) *amqp.Error {
 			return unknownTag(tag)
 		}
 		o := ch.unacked.take(i)
+		ch.stats.Ack++
 		parked := len(ch.parked) > 0
 		ch.mu.Unlock()
 		ch.conn.addAck(o)
@@ -112,6 +113,11 @@ func (ch *channel) take(tag uint64, multiple bool) ([]outstanding, *amqp.Error) 
 
 // apply settles deliveries in their queues.
 func (ch *channel) apply(list []outstanding, how settlement) {
+	if how == settleAck {
+		ch.mu.Lock()
+		ch.stats.Ack += uint64(len(list))
+		ch.mu.Unlock()
+	}
 	w := &ch.conn.wakes
 	forEachQueue(list, func(q queue.Source, seqs []uint64) {
 		switch how {

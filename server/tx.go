@@ -49,6 +49,9 @@ func (ch *channel) confirmSelect(m *amqp.ConfirmSelect) *amqp.Error {
 	if ch.tx != nil {
 		return amqp.PreconditionFailed("cannot switch from tx to confirm mode")
 	}
+	if !ch.confirm {
+		ch.router.Confirming()
+	}
 	ch.mu.Lock()
 	ch.confirm = true
 	ch.mu.Unlock()
@@ -86,6 +89,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	var written *writeWait
 	for i := range t.publishes {
 		p := &t.publishes[i]
+		p.route.Count(p.mandatory)
 		if p.mandatory && p.route.Unroutable() {
 			ch.returnMessage(p.message)
 		}

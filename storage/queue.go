@@ -91,6 +91,13 @@ func (q *Queue) State() QueueState {
 	}
 }
 
+// Live is the number of messages that the queue has in the store, or on their way there.
+func (q *Queue) Live() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int(q.live.count)
+}
+
 // Append stores m under seq, which must be above every seq appended before. The publisher has
 // called Reserve. m.Targets counts this queue already.
 func (q *Queue) Append(seq uint64, m *Message) { q.append(seq, m, nil) }

@@ -38,6 +38,7 @@ type consumer struct {
 	atEnd  bool       // waits for the next chunk; its writer puts it on the readers' list
 	parked bool       // the sink refused
 	held   uint32     // deliveries not settled
+	handed uint64     // deliveries that the stream's count lacks
 	next   uint64     // offset of the next message to look at
 
 	// What is being delivered.
@@ -69,6 +70,7 @@ func (k *consumer) Ack(seqs []uint64, w *queue.Wakes) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.held -= min(k.held, uint32(len(seqs)))
+	k.stream.acked.Add(uint64(len(seqs)))
 	k.goOnLocked(w)
 }
 
@@ -201,6 +203,7 @@ func (k *consumer) load(next uint64) (b *block, whole []byte, err error) {
 // pumpLocked delivers what is in memory while there is credit and room. It reports whether the files are needed to go
 // on. The caller owns the reader.
 func (k *consumer) pumpLocked(w *queue.Wakes) (read bool) {
+	defer k.countLocked()
 	k.activeLocked()
 	for !k.parked && k.held < k.c.Prefetch {
 		if k.left == 0 && !k.nextChunkLocked() {
@@ -212,6 +215,14 @@ func (k *consumer) pumpLocked(w *queue.Wakes) (read bool) {
 	}
 	k.restLocked()
 	return false
+}
+
+// countLocked tells the stream what was delivered.
+func (k *consumer) countLocked() {
+	if k.handed > 0 {
+		k.stream.handed.Add(k.handed)
+		k.handed = 0
+	}
 }
 
 // activeLocked and restLocked count the consumers that keep a block while they wait for credit or room. Beyond a bound
@@ -323,6 +334,7 @@ func (k *consumer) handOut(e *entry, w *queue.Wakes) {
 		k.block.kept.Store(true)
 	}
 	k.held++
+	k.handed++
 	k.out = queue.Delivery{Seq: k.offset, Message: m}
 	k.c.Sink.Deliver(k.c, &k.out, w)
 	m.Body = nil

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage/journal"
 )
 
@@ -79,6 +80,17 @@ func (l *segmentLog) stat() (size int64, begun int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.size, l.begun
+}
+
+// describe fills in what the files tell.
+func (l *segmentLog) describe(d *queue.Details) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d.Segments = len(l.segs)
+	d.ReadyBytes = uint64(l.size)
+	if len(l.segs) > 0 {
+		d.FirstTimestamp = l.segs[0].firstTime
+	}
 }
 
 // inMemory returns the chunk that holds an offset, retained for the caller, if it is one of the newest.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/queue"
@@ -38,11 +39,14 @@ type Stream struct {
 	confirms storage.Confirms
 	spare    []*storage.Message
 
+	handed, acked atomic.Uint64 // deliveries, and those settled
+
 	mu        sync.Mutex     // after a consumer's, before the log's
 	idle      sync.Cond      // busy became false
 	settings  queue.Settings // guarded by mu, as all that follows
 	next      uint64         // offset of the next message that is published
-	pending   []*chunk       // not written yet; the last one is being filled
+	published uint64
+	pending   []*chunk // not written yet; the last one is being filled
 	waiting   []*storage.Message
 	charge    int64
 	large     bool // much came at once lately
@@ -94,6 +98,7 @@ func (s *Stream) Publish(m *storage.Message, _ *queue.Wakes) bool {
 	}
 	s.chunkLocked(size).add(m.Exchange, m.RoutingKey, properties, m.Body, filter)
 	s.next++
+	s.published++
 	s.charge += int64(size)
 	if m.Followed {
 		m.Await()
@@ -413,6 +418,20 @@ func (s *Stream) Info() queue.Info {
 		k.mu.Unlock()
 	}
 	return i
+}
+
+// Details returns the counters of this moment, in d. Ready are the messages that are kept, as in Info, and their bytes
+// those of the files.
+func (s *Stream) Details(d *queue.Details) {
+	i := s.Info()
+	*d = queue.Details{Ready: i.Ready, Unacked: i.Unacked, Consumers: i.Consumers, CanTake: i.Consumers > 0}
+	s.mu.Lock()
+	d.MessageStats.Publish = s.published
+	s.mu.Unlock()
+	d.MessageStats.DiskWrites = d.MessageStats.Publish
+	d.MessageStats.Deliver, d.MessageStats.Ack = s.handed.Load(), s.acked.Load()
+	s.log.describe(d)
+	d.Stored = d.Ready
 }
 
 // Ack is not how a stream's deliveries are settled: its consumers are their own sources.

@@ -64,6 +64,7 @@ type Machine[P any] struct {
 	held, leaving     int    // of unacked
 	unackedLoaded     int    // of unacked those with payload
 	unackedBytes      uint64 // their body bytes
+	unackedSize       uint64 // body bytes of unacked, with payload or not
 	releaseFrom       uint64 // where ReleaseUnacked goes on
 }
 
@@ -261,6 +262,7 @@ func (d *Delivery[P]) set(it *item[P], consumer ConsumerID, gone bool) {
 // hold puts a message among those that are neither ready nor gone.
 func (m *Machine[P]) hold(it item[P]) {
 	m.unacked.insert(it)
+	m.unackedSize += uint64(it.size)
 	if it.loaded() {
 		m.unackedLoaded++
 		m.unackedBytes += uint64(it.size)
@@ -286,6 +288,7 @@ func (m *Machine[P]) Ack(seq uint64) (Gone[P], bool) {
 // takeUnacked takes a message out of unacked and returns its credit.
 func (m *Machine[P]) takeUnacked(c cursor) item[P] {
 	it := m.unacked.remove(c)
+	m.unackedSize -= uint64(it.size)
 	if it.loaded() {
 		m.unackedLoaded--
 		m.unackedBytes -= uint64(it.size)
@@ -388,6 +391,9 @@ func (m *Machine[P]) Ready() int { return m.sum.n }
 // ReadyBytes returns the body bytes of the ready messages, in memory or not.
 func (m *Machine[P]) ReadyBytes() uint64 { return m.sum.bytes }
 
+// UnackedBytes returns the body bytes of the outstanding messages and of those on hold or leaving, in memory or not.
+func (m *Machine[P]) UnackedBytes() uint64 { return m.unackedSize }
+
 // Unacked returns the number of outstanding messages.
 func (m *Machine[P]) Unacked() int { return m.unacked.n - m.held - m.leaving }
 
@@ -396,6 +402,9 @@ func (m *Machine[P]) Held() int { return m.held }
 
 // Leaving returns the number of messages that were taken out and wait for Ack.
 func (m *Machine[P]) Leaving() int { return m.leaving }
+
+// CanTake reports whether a consumer is there that takes the next message at once.
+func (m *Machine[P]) CanTake() bool { return len(m.roster.levels) > 0 }
 
 // Consumers returns the number of subscribed consumers.
 func (m *Machine[P]) Consumers() int { return len(m.roster.byID) }

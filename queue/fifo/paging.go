@@ -147,5 +147,24 @@ func (m *Machine[P]) ReleaseUnacked(max int, stored func(seq uint64) bool) (item
 	return items, bytes
 }
 
+// InMemory returns how many messages have their payload in memory, among the ready ones and among all others. Messages
+// that are due and wait for Expire are not counted.
+func (m *Machine[P]) InMemory() (ready, other int) {
+	ready = m.ready.loaded()
+	if m.levels != nil {
+		for b := m.levels.top(); b != nil; b = m.levels.below(int(b.priority)) {
+			if b != &m.ready {
+				ready += b.loaded()
+			}
+		}
+	}
+	if m.groups != nil {
+		ready += m.groups.aside.loaded()
+	}
+	return ready, m.unackedLoaded
+}
+
+func (b *backlog[P]) loaded() int { return b.head.n + b.tail.n - b.unloaded }
+
 // LoadedBytes returns the body bytes of all payloads the machine holds, ready or not.
 func (m *Machine[P]) LoadedBytes() uint64 { return m.sum.loaded + m.unackedBytes }

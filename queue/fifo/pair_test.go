@@ -30,11 +30,21 @@ func (p *pair) same(what string, got, want any) {
 func (p *pair) check() {
 	p.t.Helper()
 	f, m := p.fifo, &p.model
-	var readyBytes, loadedBytes uint64
+	var readyBytes, loadedBytes, otherBytes uint64
+	var loadedReady, loadedOther int
 	exclusive := false
 	for _, x := range m.messages {
 		if x.state <= expiring {
 			readyBytes += uint64(x.size)
+		} else {
+			otherBytes += uint64(x.size)
+		}
+		switch {
+		case !x.loaded || x.state == expiring:
+		case x.state < expiring:
+			loadedReady++
+		default:
+			loadedOther++
 		}
 		if x.loaded {
 			loadedBytes += uint64(x.size)
@@ -49,6 +59,9 @@ func (p *pair) check() {
 	p.same("Leaving", f.Leaving(), len(m.in(leaving)))
 	p.same("ReadyBytes", f.ReadyBytes(), readyBytes)
 	p.same("LoadedBytes", f.LoadedBytes(), loadedBytes)
+	p.same("UnackedBytes", f.UnackedBytes(), otherBytes)
+	ready, other := f.InMemory()
+	p.same("InMemory", fmt.Sprint(ready, other), fmt.Sprint(loadedReady, loadedOther))
 	p.same("Consumers", f.Consumers(), len(m.consumers))
 	p.same("HasExclusive", f.HasExclusive(), exclusive)
 	p.same("NextSeq", f.NextSeq(), m.next)
