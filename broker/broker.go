@@ -88,6 +88,7 @@ type Broker struct {
 	repliesDropped atomic.Uint64
 	connections    connections
 	churn          churn
+	watch          watch
 
 	mu      sync.RWMutex // before every vhost's lock
 	vhosts  map[string]*VHost
@@ -148,7 +149,7 @@ func Open(o Options) (*Broker, error) {
 		}
 	}
 	b.timers.Start()
-	b.sampler = startSampler(b, o)
+	startSampler(b, o)
 	return b, nil
 }
 

@@ -25,15 +25,16 @@ type sampler struct {
 	done    chan struct{}
 }
 
-func startSampler(b *Broker, o Options) *sampler {
+// startSampler gives the broker its sampler.
+func startSampler(b *Broker, o Options) {
 	s := &sampler{
 		broker: b, budget: o.MessageMemory, memory: o.MemoryWatermark, disk: o.DiskFreeLimit,
 		samples: newMemorySamples(),
 		quit:    make(chan struct{}), done: make(chan struct{}),
 	}
 	s.look(true)
+	b.sampler = s
 	go s.run()
-	return s
 }
 
 func (s *sampler) stop() {
@@ -51,6 +52,12 @@ func (s *sampler) run() {
 			return
 		case <-tick.C:
 			s.look(n%10 == 0)
+			if n%10 == 0 {
+				s.broker.sampleUtilisation()
+			}
+			if n%int(StatsPeriod/samplePeriod) == 0 {
+				s.broker.TakeSample()
+			}
 		}
 	}
 }

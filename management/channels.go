@@ -32,7 +32,11 @@ func (r *request) channelRow(ch broker.Channel) object {
 	if r.query.Get("disable_stats") == "true" {
 		return o
 	}
-	i := ch.Info()
+	i, now := ch.Info(), ch.Stats()
+	w := r.window("msg_rates")
+	s := r.broker.ChannelSeries(ch, w.asked())
+	o = append(o, messageStats(&now, &s, w, channelCounts, sameMessages)...)
+	o = append(o, idleSince(s.Changed)...)
 	return append(o, object{
 		{"acks_uncommitted", i.AcksUncommitted},
 		{"confirm", i.Confirm},

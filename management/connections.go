@@ -61,14 +61,14 @@ func (r *request) connectionRow(nothing any) func(broker.Connection) object {
 		if r.query.Get("disable_stats") == "true" {
 			return o
 		}
+		w := r.window("data_rates")
+		s := r.broker.ConnectionSeries(c, w.asked())
+		o = append(o, traffic(broker.TrafficSample{ReceivedBytes: i.ReceivedBytes, SentBytes: i.SentBytes}, &s, w,
+			func(t *broker.TrafficSample) *broker.TrafficSample { return t })...)
 		return append(o, object{
 			{"channels", i.Channels},
 			{"recv_cnt", i.Reads},
-			{"recv_oct", i.ReceivedBytes},
-			{"recv_oct_details", noRate},
 			{"send_cnt", i.Writes},
-			{"send_oct", i.SentBytes},
-			{"send_oct_details", noRate},
 			{"send_pend", i.Waiting},
 			{"state", i.State.String()},
 			{"reductions", 0},

@@ -25,7 +25,7 @@ var exchangeColumns = map[string]func(exchangeIn) any{
 	"type":  func(x exchangeIn) any { return x.Type },
 }
 
-func exchangeRow(x exchangeIn) object {
+func (r *request) exchangeRow(x exchangeIn) object {
 	o := object{
 		{"arguments", x.Arguments},
 		{"auto_delete", x.AutoDelete},
@@ -39,7 +39,10 @@ func exchangeRow(x exchangeIn) object {
 	if e := x.vhost.ExchangePolicy(x.Name); e != nil && e.Policy != nil {
 		o = append(o, field{"policy", e.Policy.Name})
 	}
-	return o
+	if r.query.Get("disable_stats") == "true" {
+		return o
+	}
+	return append(o, r.exchangeStats(x.Exchange)...)
 }
 
 func listExchanges(r *request) (any, error) {
@@ -49,7 +52,8 @@ func listExchanges(r *request) (any, error) {
 			all = append(all, exchangeIn{x, v})
 		}
 	}
-	return listOf(all, exchangeColumns, exchangeRow), nil
+	r.broker.Collect()
+	return listOf(all, exchangeColumns, r.exchangeRow), nil
 }
 
 // namedExchange is the exchange of the path.
@@ -65,7 +69,8 @@ func getExchange(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(exchangeRow(x), field{"incoming", []object{}}, field{"outgoing", []object{}}), nil
+	r.broker.Collect()
+	return append(r.exchangeRow(x), field{"incoming", []object{}}, field{"outgoing", []object{}}), nil
 }
 
 func putExchange(r *request) (any, error) {

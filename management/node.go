@@ -8,6 +8,7 @@ import (
 
 	"github.com/settmq/settmq/broker"
 	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/queue"
 )
 
 // exchangeTypes are those that clients can declare.
@@ -26,7 +27,7 @@ func overview(r *request) (any, error) {
 	s := r.server
 	o := object{
 		{"management_version", s.o.Version},
-		{"rates_mode", "none"},
+		{"rates_mode", "basic"},
 		{"sample_retention_policies", object{{"global", []any{600, 3600, 28800, 86400}}, {"basic", []any{600, 3600}}, {"detailed", []any{600}}}},
 		{"exchange_types", exchangeTypes()},
 		{"product_version", s.o.Version},
@@ -55,12 +56,20 @@ func overview(r *request) (any, error) {
 
 // totals count what the user may see.
 func (r *request) totals() object {
-	var ready, unacked, queues, exchanges, consumers, connections, channels int
-	for _, v := range r.visibleVHosts() {
+	r.broker.Collect()
+	var ready, unacked, all, queues, exchanges, consumers, connections, channels int
+	var now, seen queue.MessageStats
+	var d queue.Details
+	vhosts := r.visibleVHosts()
+	for _, v := range vhosts {
 		exchanges += len(v.Exchanges())
+		now = v.MessageStats()
+		seen.Add(&now)
 		for _, q := range v.Queues() {
-			i := q.Info()
-			ready, unacked, consumers = ready+i.Ready, unacked+i.Unacked, consumers+i.Consumers
+			q.Details(&d)
+			ready, unacked, all, consumers = ready+d.Ready, unacked+d.Unacked, all+d.Messages(), consumers+d.Consumers
+			seen.DiskReads += d.MessageStats.DiskReads
+			seen.DiskWrites += d.MessageStats.DiskWrites
 			queues++
 		}
 	}
@@ -70,19 +79,36 @@ func (r *request) totals() object {
 			channels += c.Info().Channels
 		}
 	}
-	return object{
-		{"queue_totals", object{
-			{"messages", ready + unacked},
-			{"messages_ready", ready},
-			{"messages_unacknowledged", unacked},
-			{"messages_details", noRate},
-			{"messages_ready_details", noRate},
-			{"messages_unacknowledged_details", noRate},
-		}},
+	rates, lengthsOf := r.window("msg_rates"), r.window("lengths")
+	s := r.seriesOf(vhosts, rates.asked() || lengthsOf.asked())
+	o := object{
+		{"queue_totals", lengths(ready, unacked, all, &s, lengthsOf, nodeLengths)},
 		{"object_totals", object{
 			{"channels", channels}, {"connections", connections}, {"consumers", consumers}, {"exchanges", exchanges}, {"queues", queues},
 		}},
+		{"churn_rates", r.churnRates(&s, rates)},
 	}
+	counts := brokerCounts
+	if seen == (queue.MessageStats{}) {
+		counts = diskCounts
+	}
+	return append(o, field{"message_stats", renderCounts(&seen, &s, rates, counts, nodeMessages)})
+}
+
+// seriesOf are the samples of all vhosts together; for those who may not see all the sum of what they may see, of the
+// last two samples.
+func (r *request) seriesOf(vhosts []*broker.VHost, history bool) broker.Series[broker.NodeSample] {
+	s := r.broker.NodeSeries(history)
+	if isMonitor(r.user) {
+		return s
+	}
+	s.Last.VHostSample, s.Before.VHostSample, s.History = broker.VHostSample{}, broker.VHostSample{}, nil
+	for _, v := range vhosts {
+		one := r.broker.VHostSeries(v, false)
+		s.Last.Add(&one.Last)
+		s.Before.Add(&one.Before)
+	}
+	return s
 }
 
 func (r *request) listenerRows() []object {
@@ -139,7 +165,7 @@ func (r *request) nodeRow() object {
 		{"uptime", time.Since(s.started).Milliseconds()},
 		{"run_queue", 0},
 		{"processors", runtime.NumCPU()},
-		{"rates_mode", "none"},
+		{"rates_mode", "basic"},
 		{"net_ticktime", 60},
 		{"mem_calculation_strategy", "rss"},
 		{"mem_limit", res.MemoryLimit},
@@ -165,15 +191,21 @@ func (r *request) nodeRow() object {
 		{"metrics_gc_queue_length", object{}},
 	}
 	for _, c := range []field{
-		{"mem_used", res.MemoryUsed},
-		{"disk_free", res.DiskFree},
 		{"fd_used", fds},
 		{"sockets_used", len(r.broker.Connections())},
 		{"proc_used", runtime.NumGoroutine()},
 	} {
 		o = append(o, c, field{c.name + "_details", noRate})
 	}
-	return o
+	w := r.window("node_stats")
+	series := r.broker.NodeSeries(w.asked())
+	o = append(o, object{
+		{"mem_used", res.MemoryUsed},
+		{"mem_used_details", change(&series, w, func(v *broker.NodeSample) uint64 { return v.MemoryUsed })},
+		{"disk_free", res.DiskFree},
+		{"disk_free_details", change(&series, w, func(v *broker.NodeSample) uint64 { return v.DiskFree })},
+	}...)
+	return append(o, r.churnRates(&series, w)...)
 }
 
 // authMechanisms are those that AMQP clients log in by.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 )
 
 // queueIn is a queue with its vhost.
@@ -22,10 +23,16 @@ var queueColumns = map[string]func(queueIn) any{
 	"durable":                 func(q queueIn) any { return q.About().Durable },
 	"auto_delete":             func(q queueIn) any { return q.About().AutoDelete },
 	"exclusive":               func(q queueIn) any { return q.About().Exclusive() },
-	"messages":                func(q queueIn) any { i := q.Info(); return i.Ready + i.Unacked },
+	"messages":                func(q queueIn) any { d := q.details(); return d.Messages() },
 	"messages_ready":          func(q queueIn) any { return q.Info().Ready },
 	"messages_unacknowledged": func(q queueIn) any { return q.Info().Unacked },
 	"consumers":               func(q queueIn) any { return q.Info().Consumers },
+}
+
+// details are the queue's numbers of this moment.
+func (q queueIn) details() (d queue.Details) {
+	q.Details(&d)
+	return d
 }
 
 // noRate is a rate where nobody measures one.
@@ -43,7 +50,6 @@ func (r *request) queueBasics(q queueIn) object {
 		{"internal_owner", false},
 		{"name", d.Name},
 		{"node", r.broker.Node()},
-		{"state", "running"},
 		{"type", t.String()},
 		{"vhost", q.vhost.Name()},
 	}
@@ -89,7 +95,7 @@ func (r *request) queueRow(q queueIn) object {
 		return append(r.queueBasics(q), r.queueCounters(q)...)
 	}
 	if r.query.Get("enable_queue_totals") != "true" {
-		return r.queueBasics(q)
+		return append(r.queueBasics(q), field{"state", "running"})
 	}
 	var online any
 	o := object{}
@@ -106,50 +112,61 @@ func (r *request) queueRow(q queueIn) object {
 			o = append(o, f)
 		}
 	}
-	return append(append(o, queueTotals(q)...), field{"online", online})
+	return append(append(o, queueTotals(q)...), field{"online", online}, field{"state", "running"})
 }
 
-// queueCounters are the numbers of a moment. What is said of RAM and of bytes is about bodies.
+// queueCounters are the numbers of a moment. Bytes are those of bodies.
 func (r *request) queueCounters(q queueIn) object {
-	i := q.Info()
-	o := append(queueTotals(q), object{
-		{"messages_details", noRate},
-		{"messages_ready_details", noRate},
-		{"messages_unacknowledged_details", noRate},
-		{"consumers", i.Consumers},
-		{"consumer_capacity", 0},
-		{"consumer_utilisation", 0},
-		{"memory", i.LoadedBytes},
-		{"message_bytes", max(i.ReadyBytes, i.LoadedBytes)},
-		{"message_bytes_ready", i.ReadyBytes},
-		{"message_bytes_unacknowledged", max(i.ReadyBytes, i.LoadedBytes) - i.ReadyBytes},
-		{"message_bytes_ram", i.LoadedBytes},
-		{"message_bytes_persistent", persistent(q, i.ReadyBytes)},
-		{"messages_ram", i.Ready + i.Unacked},
-		{"messages_persistent", persistent(q, uint64(i.Ready+i.Unacked))},
+	d, lengthsOf, rates := q.details(), r.window("lengths"), r.window("msg_rates")
+	s := r.broker.QueueSeries(q.Queue, lengthsOf.asked() || rates.asked())
+	persistent, persistentBytes := d.Persistent()
+	state := "running"
+	if d.Failed {
+		state = "crashed"
+	}
+	o := append(lengths(d.Ready, d.Unacked, d.Messages(), &s, lengthsOf, queueLengths), object{
+		{"consumers", d.Consumers},
+		{"consumer_capacity", s.Utilisation()},
+		{"consumer_utilisation", s.Utilisation()},
+		{"memory", d.Memory()},
+		{"message_bytes", d.ReadyBytes + d.UnackedBytes},
+		{"message_bytes_ready", d.ReadyBytes},
+		{"message_bytes_unacknowledged", d.UnackedBytes},
+		{"message_bytes_ram", d.LoadedBytes},
+		{"message_bytes_persistent", persistentBytes},
+		{"messages_ram", d.ReadyLoaded + d.UnackedLoaded},
+		{"messages_persistent", persistent},
 		{"reductions", 0},
 		{"reductions_details", noRate},
+		{"state", state},
 	}...)
 	switch broker.TypeOf(q) {
 	case broker.ClassicQueue:
-		o = append(o, field{"messages_ready_ram", i.Ready}, field{"messages_unacknowledged_ram", i.Unacked}, field{"storage_version", 2})
+		o = append(o, field{"messages_ready_ram", d.ReadyLoaded}, field{"messages_unacknowledged_ram", d.UnackedLoaded}, field{"storage_version", 2})
 	case broker.QuorumQueue:
-		o = append(o, field{"delayed_retry", q.vhost.QueueSettings(q.Queue).DelayedRetry.String()}, field{"messages_dlx", 0}, field{"message_bytes_dlx", 0}, field{"open_files", object{{r.broker.Node(), 0}}}, field{"publishers", 0})
+		o = append(o, field{"delayed_retry", q.vhost.QueueSettings(q.Queue).DelayedRetry.String()}, field{"messages_delayed", d.Delayed},
+			field{"messages_dlx", d.Leaving}, field{"message_bytes_dlx", 0}, field{"open_files", object{{r.broker.Node(), 0}}}, field{"publishers", 0})
+	case broker.StreamQueue:
+		o = append(o, field{"segments", d.Segments}, field{"first_timestamp", d.FirstTimestamp}, field{"readers", object{{r.broker.Node(), d.Consumers}}})
 	}
-	return o
+	if t, ok := headTimestamp(q.Queue); ok {
+		o = append(o, field{"head_message_timestamp", t})
+	}
+	return append(o, messageStats(&d.MessageStats, &s, rates, queueCounts, queueMessages)...)
 }
 
-// persistent is n in a queue that lasts: transient messages in it are counted too.
-func persistent(q queueIn, n uint64) uint64 {
-	if q.Lasts() {
-		return n
+// headTimestamp is the timestamp of the message that is next in a queue.
+func headTimestamp(q broker.Queue) (uint64, bool) {
+	h, ok := q.(interface{ HeadTimestamp() (uint64, bool) })
+	if !ok {
+		return 0, false
 	}
-	return 0
+	return h.HeadTimestamp()
 }
 
 func queueTotals(q queueIn) object {
-	i := q.Info()
-	return object{{"messages", i.Ready + i.Unacked}, {"messages_ready", i.Ready}, {"messages_unacknowledged", i.Unacked}}
+	d := q.details()
+	return object{{"messages", d.Messages()}, {"messages_ready", d.Ready}, {"messages_unacknowledged", d.Unacked}}
 }
 
 // listedQueues are the queues of the vhosts that the user may see.
@@ -212,8 +229,13 @@ func getQueue(r *request) (any, error) {
 		details = append(details, r.consumerRow(c))
 	}
 	if broker.TypeOf(q) == broker.ClassicQueue {
-		o = append(o, field{"exclusive_consumer_tag", exclusive}, field{"head_message_timestamp", nil})
+		o = append(o, field{"exclusive_consumer_tag", exclusive})
+		if _, ok := o.get("head_message_timestamp"); !ok {
+			o = append(o, field{"head_message_timestamp", nil})
+		}
 	}
+	s := r.broker.QueueSeries(q.Queue, false)
+	o = append(o, idleSince(s.Changed)...)
 	return append(o, field{"consumer_details", details}, field{"deliveries", []object{}}, field{"incoming", []object{}},
 		field{"single_active_consumer_tag", active}), nil
 }

@@ -308,5 +308,8 @@ func (s *Server) serve(w http.ResponseWriter, r *request, row route) (any, error
 	default:
 		return nil, errNotFound
 	}
+	if err := r.checkWindows(); err != nil {
+		return nil, err
+	}
 	return row.handler(r)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/queue"
 )
 
 // maxName is the longest name of a user or a vhost, in bytes, as a short string on the wire can be.
@@ -47,23 +48,41 @@ func texts(list []string) []string {
 }
 
 func listVHosts(r *request) (any, error) {
+	r.broker.Collect()
 	return listOf(r.visibleVHosts(), vhostColumns, func(v *broker.VHost) object {
-		return append(r.vhostRow(v), vhostTotals(v)...)
+		return append(r.vhostRow(v), r.vhostStats(v)...)
 	}).sortedBy("name"), nil
 }
 
 func getVHost(r *request) (any, error) {
-	return append(r.vhostRow(r.vhost), vhostTotals(r.vhost)...), nil
+	r.broker.Collect()
+	return append(r.vhostRow(r.vhost), r.vhostStats(r.vhost)...), nil
 }
 
-// vhostTotals counts the messages of a vhost.
-func vhostTotals(v *broker.VHost) object {
-	ready, unacked := 0, 0
-	for _, q := range v.Queues() {
-		i := q.Info()
-		ready, unacked = ready+i.Ready, unacked+i.Unacked
+// vhostStats are the numbers of a vhost: messages, and the bytes of the connections that are in it.
+func (r *request) vhostStats(v *broker.VHost) object {
+	if r.query.Get("disable_stats") == "true" {
+		return nil
 	}
-	return object{{"messages", ready + unacked}, {"messages_ready", ready}, {"messages_unacknowledged", unacked}}
+	rates, lengthsOf, data := r.window("msg_rates"), r.window("lengths"), r.window("data_rates")
+	s := r.broker.VHostSeries(v, rates.asked() || lengthsOf.asked() || data.asked())
+	var ready, unacked, all int
+	var d queue.Details
+	queues := v.Queues()
+	for _, q := range queues {
+		q.Details(&d)
+		ready, unacked, all = ready+d.Ready, unacked+d.Unacked, all+d.Messages()
+	}
+	now := v.MessageStats()
+	o := object{}
+	if len(queues) > 0 {
+		o = lengths(ready, unacked, all, &s, lengthsOf, vhostLengths)
+	}
+	o = append(o, messageStats(&now, &s, rates, channelCounts, vhostMessages)...)
+	if s.Last.TrafficSample != (broker.TrafficSample{}) {
+		o = append(o, traffic(s.Last.TrafficSample, &s, data, func(v *broker.VHostSample) *broker.TrafficSample { return &v.TrafficSample })...)
+	}
+	return o
 }
 
 // putVHost makes a vhost, whose maker may do everything in it, or replaces what describes it.

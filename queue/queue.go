@@ -370,11 +370,12 @@ type Info struct {
 	Ready, Unacked, Consumers int
 	LoadedBytes               uint64 // body bytes in memory
 	ReadyBytes                uint64 // body bytes of the ready messages
+	CanTake                   bool   // a consumer takes the next message at once
 }
 
 // Info returns the counters of this moment.
 func (q *Queue) Info() Info {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes(), ReadyBytes: q.m.ReadyBytes()}
+	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes(), ReadyBytes: q.m.ReadyBytes(), CanTake: q.m.CanTake()}
 }

@@ -144,6 +144,19 @@ type Details struct {
 // Messages is the number of all messages.
 func (d *Details) Messages() int { return d.Ready + d.Unacked + d.Delayed + d.Leaving }
 
+// Persistent tells how many messages are stored, and their body bytes: where others are among them, in proportion.
+func (d *Details) Persistent() (n int, bytes uint64) {
+	all := d.Messages()
+	if n = min(d.Stored, all); n == 0 {
+		return 0, 0
+	}
+	bytes = d.ReadyBytes + d.UnackedBytes
+	if n < all {
+		bytes = uint64(float64(bytes) * float64(n) / float64(all))
+	}
+	return n, bytes
+}
+
 // Sizes of what a queue keeps in memory for a message, beside its body.
 const (
 	queueSize   = 2 << 10

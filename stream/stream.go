@@ -406,7 +406,7 @@ func (s *Stream) Stop() {}
 func (s *Stream) Info() queue.Info {
 	first, next := s.log.bounds()
 	s.mu.Lock()
-	i := queue.Info{Ready: int(next - first), Consumers: len(s.consumers)}
+	i := queue.Info{Ready: int(next - first), Consumers: len(s.consumers), CanTake: len(s.consumers) > 0}
 	list := make([]*consumer, 0, len(s.consumers))
 	for _, k := range s.consumers {
 		list = append(list, k)
@@ -424,7 +424,7 @@ func (s *Stream) Info() queue.Info {
 // those of the files.
 func (s *Stream) Details(d *queue.Details) {
 	i := s.Info()
-	*d = queue.Details{Ready: i.Ready, Unacked: i.Unacked, Consumers: i.Consumers, CanTake: i.Consumers > 0}
+	*d = queue.Details{Ready: i.Ready, Unacked: i.Unacked, Consumers: i.Consumers, CanTake: i.CanTake}
 	s.mu.Lock()
 	d.MessageStats.Publish = s.published
 	s.mu.Unlock()
