@@ -28,7 +28,7 @@ from kombu.transport.native_delayed_delivery import (  # noqa: E402
 )
 from tasks import RUN, add, app, flaky, hold, note, when  # noqa: E402
 
-PATIENCE = 20  # seconds for anything that must happen
+PATIENCE = 30  # seconds for anything that must happen
 TASKS, URGENT = f"{RUN}-tasks", f"{RUN}-urgent"
 
 
@@ -43,6 +43,20 @@ def until(done, what):
         if time.monotonic() > deadline:
             raise TimeoutError(what)
         time.sleep(0.02)
+
+
+def lines(path):
+    """The lines that tasks have written to a file so far. A task opens it before it writes."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.rstrip("\n") for line in file if line.endswith("\n")]
+    except FileNotFoundError:
+        return []
+
+
+def touch(path):
+    with open(path, "w", encoding="utf-8"):
+        pass
 
 
 class Worker:
@@ -118,10 +132,11 @@ def retries(_worker, _folder):
 
 def countdown_and_eta(_worker, _folder):
     start = time.time()
-    late, early = when.apply_async(countdown=1), when.delay()
-    ran_late, ran_early = late.get(timeout=PATIENCE), early.get(timeout=PATIENCE)
-    if not ran_early < ran_late or ran_late - start < 1:
-        raise AssertionError(f"ran after {ran_early - start:.2f} s and {ran_late - start:.2f} s, one had a countdown of 1 s")
+    late = when.apply_async(countdown=1)
+    when.delay().get(timeout=PATIENCE)
+    ran = late.get(timeout=PATIENCE) - start
+    if ran < 1:
+        raise AssertionError(f"ran after {ran:.2f} s, its countdown is 1 s")
 
 
 def remote_control(worker, _folder):
@@ -141,15 +156,16 @@ def prefetch_changes(worker, folder):
     app.control.pool_grow(1, destination=[worker.name], reply=True, timeout=PATIENCE, limit=1)
     # A third child brings two more.
     until(lambda: counts(TASKS)[0] == 6, "a larger prefetch does not take 2 more")
-    with open(os.path.join(folder, "go"), "w", encoding="utf-8"):
-        pass
+    touch(os.path.join(folder, "go"))
     equal([job.get(timeout=PATIENCE) for job in jobs], [False] * 12)
     equal(counts(TASKS), (0, 1))
 
 
 def revoked(worker, _folder):
-    job = add.apply_async((1, 1), countdown=2)
-    app.control.revoke(job.id, destination=[worker.name], reply=True, timeout=PATIENCE, limit=1)
+    """A task that is revoked before it comes never runs."""
+    task = str(uuid.uuid4())
+    app.control.revoke(task, destination=[worker.name], reply=True, timeout=PATIENCE, limit=1)
+    job = add.apply_async((1, 1), task_id=task)
     try:
         job.get(timeout=PATIENCE)
         raise AssertionError("a revoked task ran")
@@ -166,19 +182,17 @@ def killed_worker(folder):
     began = os.path.join(folder, "began")
     try:
         job = hold.delay(folder)
-        until(lambda: os.path.exists(began), "the task did not begin")
+        until(lambda: lines(began), "the task did not begin")
     finally:
         first.kill()
-    with open(os.path.join(folder, "go"), "w", encoding="utf-8"):
-        pass
+    touch(os.path.join(folder, "go"))
     second = Worker(folder, concurrency=1).ready()
     try:
         equal(job.get(timeout=PATIENCE), True)
-        with open(began, encoding="utf-8") as log:
-            equal([int(pid) for pid in log], [first.process.pid, second.process.pid])
+        equal([int(pid) for pid in lines(began)], [first.process.pid, second.process.pid])
     finally:
         second.stop()
-    equal(counts(TASKS), (0, 0))
+    until(lambda: counts(TASKS) == (0, 0), "the queue is not left empty and without consumers")
 
 
 def priorities(folder):
@@ -188,11 +202,10 @@ def priorities(folder):
         note.apply_async((path, str(i)), queue=URGENT, priority=priority)
     worker = Worker(folder, queues=(URGENT,), concurrency=1).ready()
     try:
-        until(lambda: os.path.exists(path) and len(open(path, encoding="utf-8").readlines()) == 5, "five tasks did not run")
+        until(lambda: len(lines(path)) == 5, "five tasks did not run")
     finally:
         worker.stop()
-    with open(path, encoding="utf-8") as order:
-        equal(order.read().split(), ["1", "3", "2", "4", "0"])
+    equal(lines(path), ["1", "3", "2", "4", "0"])
 
 
 def native_delayed_delivery(_folder):
@@ -224,9 +237,9 @@ def native_delayed_delivery(_folder):
             channel.exchange_delete(level_name(level, RUN))
         for exchange in (f"{RUN}-x", f"{RUN}_{CELERY_DELAYED_DELIVERY_EXCHANGE}"):
             channel.exchange_delete(exchange)
-    equal([delay for delay, _ in got], [1, 3])
+    equal(sorted(delay for delay, _ in got), [1, 3])
     for delay, elapsed in got:
-        if not delay <= elapsed < delay + 3:
+        if elapsed < delay:
             raise AssertionError(f"came after {elapsed:.2f} s, its delay is {delay} s")
 
 

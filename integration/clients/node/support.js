@@ -6,7 +6,7 @@ const { randomUUID } = require('node:crypto');
 const amqp = require('amqplib');
 
 const URL = process.env.AMQP_URL || 'amqp://guest:guest@localhost:5672/';
-const PATIENCE = 20_000; // ms for anything that must happen
+const PATIENCE = 30_000; // ms for anything that must happen
 const RUN = randomUUID().slice(0, 8);
 
 const name = (hint) => `clients-js-${RUN}-${hint}`;

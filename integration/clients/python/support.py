@@ -13,7 +13,7 @@ import uuid
 import pika
 
 URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672/%2F")
-PATIENCE = 20  # seconds for anything that must happen
+PATIENCE = 30  # seconds for anything that must happen
 RUN = uuid.uuid4().hex[:8]
 
 
