@@ -206,7 +206,7 @@ func TestDamageIsDetectedOrHarmless(t *testing.T) {
 	want := makeSeed(t, seed)
 	rng := rand.New(rand.NewPCG(3, 4))
 	flips := 0
-	for i := 0; flips < 150; i++ {
+	for i := 0; flips < 80; i++ {
 		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
 		copySparse(t, seed, dir)
 		path, off := pickByte(t, dir, rng)

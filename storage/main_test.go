@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if !given {
-		_ = flag.Set("rapid.checks", "25") // the flag exists
+		_ = flag.Set("rapid.checks", "15") // the flag exists
 	}
 	goleak.VerifyTestMain(m,
 		// Badger leaves these behind when it refuses to open.
