@@ -38,7 +38,19 @@ func (v *VHost) sendLetter(l *queue.DeadLetter, m *storage.Message, w *queue.Wak
 	if stores {
 		m.Confirm, m.ConfirmSeq = l.Confirm, l.Seq
 	}
-	switch accepted := rt.Publish(m, w); {
+	// A stream is written by its own committer.
+	together := stores && l.Confirm != nil && !m.Transient && !rt.Streams()
+	if together {
+		m.Hold()
+	}
+	accepted := rt.Publish(m, w)
+	switch {
+	case together && accepted:
+		l.Store.SettleWith(l.Seq, m)
+	case together:
+		m.Release()
+	}
+	switch {
 	case !accepted:
 		return nobody
 	case stores && l.Confirm != nil:

@@ -87,11 +87,7 @@ func survivingDelays(t *testing.T, ch *amqp.Channel) func(*testing.T, *amqp.Chan
 		if d := receive(t, in); string(d.Body) != "soon" {
 			t.Errorf("got %q first", d.Body)
 		}
-		d := receive(t, in)
-		if string(d.Body) == "soon" { // twice: the kill came between its arrival and the end of its delay on disk
-			d = receive(t, in)
-		}
-		if string(d.Body) != "late" || time.Since(start) < 4*time.Second {
+		if d := receive(t, in); string(d.Body) != "late" || time.Since(start) < 4*time.Second {
 			t.Errorf("got %q after %v", d.Body, time.Since(start))
 		}
 	}
@@ -123,7 +119,7 @@ func survivingReturns(t *testing.T, ch *amqp.Channel) func(*testing.T, *amqp.Cha
 	}
 }
 
-// A broker that is killed while messages are dead-lettered loses none of them.
+// A broker that is killed while messages are dead-lettered loses none of them, and doubles none.
 func TestDeadLettersSurviveAKill(t *testing.T) {
 	b := ownBroker(t)
 	const n = 3000
@@ -163,14 +159,18 @@ func TestDeadLettersSurviveAKill(t *testing.T) {
 			seen[body]++
 		}
 	}
-	lost := 0
+	lost, twice := 0, 0
 	for i := range n {
-		if seen[fmt.Sprint(i)] == 0 {
+		switch seen[fmt.Sprint(i)] {
+		case 0:
 			lost++
+		case 1:
+		default:
+			twice++
 		}
 	}
-	if lost > 0 {
-		t.Errorf("%d of %d messages are lost", lost, n)
+	if lost > 0 || twice > 0 && sut.settmq {
+		t.Errorf("of %d messages %d are lost, %d are there twice", n, lost, twice)
 	}
 }
 

@@ -23,8 +23,10 @@ type DeadLetter struct {
 	RoutingKey Optional[string] // instead of the message's own keys
 	// AtLeastOnce asks to be told when nobody took the message; else it is dropped then.
 	AtLeastOnce bool
-	// Confirm, if not nil, has to hear of Seq once the message is on disk in its new queues.
+	// Confirm, if not nil, has to hear of Seq once the message is on disk in its new queues. Store is the one that has
+	// it as Seq until then; best it is settled there in one piece with that.
 	Confirm storage.Confirmer
+	Store   *storage.Queue
 	Seq     uint64
 }
 
@@ -147,7 +149,7 @@ func (q *Queue) send(d *death, set *Settings, w *Wakes) bool {
 			AtLeastOnce: set.DeadLetterAtLeastOnce && d.kept, Seq: d.seq,
 		}
 		if d.kept {
-			l.Confirm = (*buried)(q)
+			l.Confirm, l.Store = (*buried)(q), q.Store
 		}
 		outcome = q.OnDeadLetter(q, &l, w)
 	}

@@ -19,7 +19,7 @@ type committer struct {
 
 	queues []*Queue // taken off Store.dirty, still to be looked at
 	spare  []*Queue
-	early  []*Queue // whose next message follows one that is not written everywhere
+	early  []*Queue // whose next message has to wait for another one, or for its publisher
 	behind []*Queue // that had messages which are not in the batch
 
 	barriers map[*Ticket]struct{} // of empty changes, that wait for queues that were behind
@@ -35,6 +35,7 @@ type committer struct {
 	stamp   uint64
 	cancel  []*Message
 	waited  []*Message // that wait for what is in this batch, or was before
+	moved   []movedSeq // that are settled with what is in this batch, or was before
 	charge  int64
 	refs    Confirms
 }
@@ -45,6 +46,12 @@ type batchItem struct {
 	m      *Message
 	at     uint32
 	shared bool
+}
+
+// movedSeq is a message that ends with the batch.
+type movedSeq struct {
+	q   *Queue
+	seq uint64
 }
 
 // takenQueue is what a batch takes from one queue.
@@ -137,6 +144,10 @@ func (c *committer) write(bufs [][]byte) error {
 		return err
 	}
 	s.batches.Add(1)
+	// Before a checkpoint can begin behind this batch, and after a checkpoint without the batch could lose them.
+	for _, v := range c.moved {
+		v.q.moved(v.seq)
+	}
 	s.afterSync(pos, c.stamp)
 	return nil
 }
@@ -265,8 +276,17 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 	early := false
 	for !q.pending.empty() {
 		p := q.pending.front()
-		if early = p.m.early(); early {
+		if early = p.early(); early {
 			break
+		}
+		if p.settles {
+			if !q.deleted && p.seq < q.taken && q.live.has(p.seq) {
+				q.settled = append(q.settled, run{p.seq, p.seq + 1})
+				q.changed = true
+				c.moved = append(c.moved, movedSeq{q, p.seq})
+			}
+			q.pending.pop()
+			continue
 		}
 		if p.awaits {
 			c.waited = append(c.waited, p.m)
@@ -494,6 +514,7 @@ func (c *committer) clear() {
 	c.taken = recycle(c.taken)
 	c.cancel = recycle(c.cancel)
 	c.waited = recycle(c.waited)
+	c.moved = recycle(c.moved)
 	c.behind = recycle(c.behind)
 	c.tickets = recycle(c.tickets)
 	c.runs = recycle(c.runs)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -118,6 +119,67 @@ func TestFollowerOfWhatIsWrittenElsewhereWaitsWithoutHaste(t *testing.T) {
 	k.next()
 	if work, _, _ := k.s.workWaiting(len(k.queues) > 0); work {
 		t.Fatal("a closed store waits for what nobody writes")
+	}
+}
+
+// A message and the settlement that comes with it are in one batch, whenever a batch is taken.
+func TestMovedMessageIsSettledInTheBatchOfItsCopy(t *testing.T) {
+	var to, from Queue
+	k := newTaker(&from, &to)
+	from.Append(0, &Message{})
+	k.next()
+	m := &Message{}
+	m.Hold()
+	to.Append(0, m)
+	if n := k.next(); n > 0 {
+		t.Fatal("taken while it is held")
+	}
+	from.SettleWith(0, m)
+	if _, urgent, _ := k.s.workWaiting(false); !urgent {
+		t.Fatal("nobody is told that it is held no more")
+	}
+	k.batch++
+	k.take()
+	if len(k.items) != 1 || len(k.moved) != 1 || len(k.runs) != 1 || k.runs[0] != (run{0, 1}) {
+		t.Fatalf("the batch has messages %v, and settles %v", k.items, k.runs)
+	}
+	if !from.live.has(0) {
+		t.Fatal("gone before it is on disk")
+	}
+	k.finish()
+
+	m = &Message{}
+	m.Hold()
+	to.Append(1, m)
+	m.Release() // refused elsewhere
+	if n := k.next(); n != 1 {
+		t.Fatal("not taken when it is held no more")
+	}
+}
+
+func TestMovedMessageIsNotSettledBeforeItsCopyIsWritten(t *testing.T) {
+	var to, from Queue
+	k := newTaker(&from, &to)
+	from.Append(0, &Message{})
+	k.next()
+	for i := range uint64(2) { // fill a batch
+		to.Append(i, &Message{Body: make([]byte, maxBatch/2)})
+	}
+	m := &Message{}
+	m.Hold()
+	to.Append(2, m)
+	from.SettleWith(0, m)
+	for {
+		k.batch++
+		k.take()
+		taken := slices.ContainsFunc(k.items, func(it batchItem) bool { return it.m == m })
+		if settled := len(k.moved) > 0; settled != taken {
+			t.Fatalf("settled %v, its copy written %v", settled, taken)
+		}
+		k.finish()
+		if taken {
+			return
+		}
 	}
 }
 

@@ -24,9 +24,9 @@ type Message struct {
 	// message: it tells its client itself, and Confirm is not called.
 	Rejected bool
 
-	// Followed is set by the publisher when another message will follow this one.
+	// Followed is set by the publisher when another message, or a settlement, will follow this one.
 	Followed bool
-	untaken  atomic.Int32 // of a followed message: appended, and not yet in a batch
+	untaken  atomic.Int32 // of a followed message: appended, and not yet in a batch; and held, if it is
 
 	// Follows, if not nil, is the message that this one tells of: it is written in the batch with which that one is
 	// everywhere it was appended to, or later, never before; and it counts down the targets of that one, which
@@ -88,8 +88,18 @@ func (m *Message) Await() { m.untaken.Add(1) }
 // Written ends what Await began.
 func (m *Message) Written() { m.untaken.Add(-1) }
 
-// early reports whether a message has to wait for the one that it follows.
-func (m *Message) early() bool { return m.Follows != nil && m.Follows.untaken.Load() > 0 }
+// held is what Hold adds to Message.untaken: more than any number of queues.
+const held = 1 << 30
+
+// Hold keeps the message out of every batch until Release or [Queue.SettleWith]. It is called before the message is
+// appended, for the moment that this takes: whoever appends to the same queues waits, too.
+func (m *Message) Hold() {
+	m.Followed = true
+	m.untaken.Add(held)
+}
+
+// Release ends Hold when nothing is to be settled with the message.
+func (m *Message) Release() { m.untaken.Add(-held) }
 
 // size is what a message weighs in the commit budget and in a batch: an upper bound of its
 // encoded length.

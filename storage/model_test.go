@@ -33,6 +33,7 @@ type world struct {
 	confirm  uint64 // last confirm number
 
 	queues map[uint64]*modelQueue
+	moves  []move // that need not be durable
 	meta   map[string]string
 
 	failed  atomic.Pointer[string] // a crash image was bad
@@ -47,7 +48,11 @@ type modelQueue struct {
 	next     uint64
 	messages map[uint64]*modelMessage
 	gone     map[uint64][]byte // settlements that need not be durable
+	found    map[uint64]*modelMessage
 }
+
+// move is a message that was put in another queue and settled in its own in one piece.
+type move struct{ from, seq, to, newSeq uint64 }
 
 type modelMessage struct {
 	body      []byte
@@ -145,7 +150,10 @@ func (w *world) afterBarrier(step string) {
 
 // crash returns a world without a store yet: the given journal, and a copy of the state.
 func (w *world) crash(journal *faultfs.FS) *world {
-	c := &world{t: w.t, root: w.root, rng: w.rng, meta: maps.Clone(w.meta), queues: make(map[uint64]*modelQueue), confirm: w.confirm}
+	c := &world{
+		t: w.t, root: w.root, rng: w.rng, meta: maps.Clone(w.meta), queues: make(map[uint64]*modelQueue), confirm: w.confirm,
+		moves: slices.Clone(w.moves),
+	}
 	w.confirms.mu.Lock()
 	c.confirms = &confirms{seqs: slices.Clone(w.confirms.seqs)}
 	w.confirms.mu.Unlock()
@@ -181,13 +189,16 @@ func (w *world) recover() {
 		confirmed[seq] = true
 	}
 	w.open()
+	for _, k := range w.queues {
+		k.found = make(map[uint64]*modelMessage)
+	}
 	for id, k := range w.queues {
 		k.q = w.s.Queue(id)
 		if k.q == nil {
 			t.Fatalf("queue %d is lost", id)
 		}
 		st := k.q.State()
-		found := make(map[uint64]*modelMessage)
+		found := k.found
 		for _, it := range readAll(t, k.q, 0) {
 			m := k.messages[it.Seq]
 			want := k.gone[it.Seq]
@@ -212,9 +223,31 @@ func (w *world) recover() {
 				t.Fatalf("queue %d: confirmed message %d is lost", id, seq)
 			}
 		}
-		k.messages, k.gone, k.next = found, make(map[uint64][]byte), st.NextSeq
+		k.next = st.NextSeq
+	}
+	w.checkMoves()
+	for _, k := range w.queues {
+		k.messages, k.gone, k.found = k.found, make(map[uint64][]byte), nil
 	}
 	w.checkMeta()
+}
+
+// checkMoves wants a message that was moved in one of the two queues: in both it would come twice.
+func (w *world) checkMoves() {
+	for _, v := range w.moves {
+		from, to := w.queues[v.from], w.queues[v.to]
+		if from == nil || to == nil {
+			continue // deleted
+		}
+		before, after := from.found[v.seq] != nil, to.found[v.newSeq] != nil
+		switch {
+		case before && after:
+			w.t.Fatalf("message %d of queue %d is there still, and as %d of queue %d", v.seq, v.from, v.newSeq, v.to)
+		case !before && !after && to.messages[v.newSeq] != nil:
+			w.t.Fatalf("message %d of queue %d is lost on its way to queue %d", v.seq, v.from, v.to)
+		}
+	}
+	w.moves = nil
 }
 
 // checkAll compares the running store with the model.
@@ -261,6 +294,7 @@ func (w *world) checkMeta() {
 // sync makes every settlement so far durable.
 func (w *world) sync() {
 	w.apply(Change{})
+	w.moves = nil
 	for _, k := range w.queues {
 		clear(k.gone)
 		for _, m := range k.messages {
@@ -325,18 +359,50 @@ func (w *world) consume() {
 	}
 	seqs := slices.Sorted(maps.Keys(k.messages))
 	for _, seq := range seqs[:min(len(seqs), rapid.IntRange(1, 40).Draw(w.t, "deliver"))] {
-		if seq >= k.q.DeliverLimit() {
-			done := make(chan struct{})
-			k.q.ExtendDeliverLimit(seq+1, func() { close(done) })
-			<-done
-		}
-		k.q.SetDelivered(seq)
-		k.messages[seq].delivered = true
+		k.deliver(seq)
 		if w.rng.IntN(4) != 0 {
 			k.gone[seq] = k.messages[seq].body
 			delete(k.messages, seq)
 			k.q.Settle(seq)
 		}
+	}
+}
+
+func (k *modelQueue) deliver(seq uint64) {
+	if seq >= k.q.DeliverLimit() {
+		done := make(chan struct{})
+		k.q.ExtendDeliverLimit(seq+1, func() { close(done) })
+		<-done
+	}
+	k.q.SetDelivered(seq)
+	k.messages[seq].delivered = true
+}
+
+// move puts a few messages in another queue, or at the end of their own.
+func (w *world) move() {
+	from, to := w.anyQueue(), w.anyQueue()
+	if from == nil || to == nil {
+		return
+	}
+	seqs := slices.Sorted(maps.Keys(from.messages))
+	for _, seq := range seqs[:min(len(seqs), rapid.IntRange(1, 10).Draw(w.t, "move"))] {
+		if from.messages[seq].confirm != 0 {
+			w.sync() // a message is not moved before it is on disk
+			from.messages[seq].confirm = 0
+		}
+		from.deliver(seq)
+		w.confirm++
+		m := &Message{Exchange: "e", RoutingKey: "k", Body: from.messages[seq].body, Confirm: w.confirms, ConfirmSeq: w.confirm}
+		m.Targets.Store(2)
+		m.Hold()
+		to.messages[to.next] = &modelMessage{body: m.Body, confirm: w.confirm}
+		to.q.Append(to.next, m)
+		from.q.SettleWith(seq, m)
+		m.Done()
+		w.moves = append(w.moves, move{from.q.ID(), seq, to.q.ID(), to.next})
+		to.next++
+		from.gone[seq] = m.Body
+		delete(from.messages, seq)
 	}
 }
 
@@ -407,7 +473,7 @@ func (w *world) reopen() {
 	w.waits.Store(true)
 	mustClose(w.t, w.s)
 	w.waits.Store(false)
-	w.s = nil
+	w.s, w.moves = nil, nil
 	for _, k := range w.queues {
 		clear(k.gone)
 		for _, m := range k.messages {
@@ -442,7 +508,7 @@ func TestStoreKeepsItsPromisesThroughPowerCuts(t *testing.T) {
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"publish": step(w.publish), "publish2": step(w.publish), "consume": step(w.consume), "consume2": step(w.consume),
+			"publish": step(w.publish), "publish2": step(w.publish), "consume": step(w.consume), "consume2": step(w.consume), "move": step(w.move),
 			"note": step(w.note), "purge": step(w.purge), "meta": step(w.metadata), "create": step(w.createQueue), "delete": step(w.deleteQueue),
 			"sync": step(w.sync), "checkpoint": step(w.checkpoint), "cut": step(w.cut), "reopen": step(w.reopen),
 			"check": step(w.checkAll),

@@ -155,6 +155,29 @@ func (q *Queue) Settle(seq uint64) {
 	q.mu.Unlock()
 }
 
+// SettleWith settles a message of the queue on disk in the batch with which m, which is held and was appended to
+// wherever it goes, is written, or later, never before: so a crash finds the one or the other, and both only if one
+// batch did not hold them. The message lives on until then. It releases m.
+func (q *Queue) SettleWith(seq uint64, m *Message) {
+	q.mu.Lock()
+	q.pending.push(pendingMessage{seq: seq, m: m, settles: true})
+	m.Release()
+	q.wakeLocked(true)
+	q.mu.Unlock()
+}
+
+// moved ends the life of a message of which a batch that is on disk says so.
+func (q *Queue) moved(seq uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.live.remove(seq) {
+		q.died = true
+		if seq < q.badgerHi {
+			q.s.addDead(q.average)
+		}
+	}
+}
+
 // SettleRange settles every live message in [lo, hi).
 func (q *Queue) SettleRange(lo, hi uint64) {
 	q.mu.Lock()
@@ -258,12 +281,25 @@ func (q *Queue) markDeleted() {
 	q.mu.Unlock()
 }
 
-// pendingMessage is a message no batch has taken.
+// pendingMessage is a message no batch has taken, or what has to come in the order of those.
 type pendingMessage struct {
-	seq    uint64
-	m      *Message
-	charge uint32
-	awaits bool // nothing to write: m waits for what is before
+	seq     uint64
+	m       *Message
+	charge  uint32
+	awaits  bool // nothing to write: m waits for what is before
+	settles bool // nothing to write but that seq is settled, when m has been
+}
+
+// early reports whether a pending message has to wait for another one, or for its own publisher.
+func (p *pendingMessage) early() bool {
+	switch m := p.m; {
+	case p.settles:
+		return m.untaken.Load() > 0
+	case m.Follows != nil:
+		return m.Follows.untaken.Load() > 0
+	default:
+		return m.Followed && m.untaken.Load() >= held
+	}
 }
 
 // pendingList is a FIFO that reuses its memory.
