@@ -89,10 +89,13 @@ type Broker struct {
 	connections    connections
 	churn          churn
 	watch          watch
+	stats          messageTotals
+	totals         publishTotals
 
 	mu      sync.RWMutex // before every vhost's lock
 	vhosts  map[string]*VHost
-	globals map[string]json.RawMessage // the global parameters
+	past    [len(queueTypes)]QueueTotals // of queues whose vhost is gone; guarded by mu
+	globals map[string]json.RawMessage   // the global parameters
 
 	sampler *sampler
 	events  *events // nil: there is no event exchange

@@ -59,7 +59,7 @@ func (v *VHost) PublishOwn(ctx context.Context, a Actor, p *OwnPublish) (routed 
 		v.TracePublish(Tap{User: actorName(a)}, m, rt)
 	}
 	routed = !rt.Unroutable()
-	v.countOwn(rt)
+	v.countOwn(rt, len(p.Body))
 	var w queue.Wakes
 	if !rt.Stores(m) {
 		accepted := rt.Publish(m, &w)

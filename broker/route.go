@@ -60,11 +60,14 @@ type Router struct {
 	walk       walk
 	extra      Route // last route that was not worth remembering
 
-	mu        sync.Mutex      // after a channel's, before the exchanges'
-	counts    []*PublishStats // guarded by mu, for all but the owner, as all that follows
-	gone      ExchangeStats   // of counters that were let go
-	confirmed uint64          // confirms that belong to publishes not counted yet
-	toldOut   uint64
+	mu          sync.Mutex      // after a channel's, before the exchanges'
+	counts      []*PublishStats // guarded by mu, for all but the owner, as all that follows
+	gone        ExchangeStats   // of counters that were let go
+	confirmed   uint64          // confirms that belong to publishes not counted yet
+	confirming  bool            // the channel is in confirm mode
+	goneAwaited uint64
+	goneSizes   MessageSizes
+	told        published
 }
 
 // NewRouter returns a router for the vhost.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,7 +16,9 @@ import (
 // PublishStats counts what one channel published to one exchange. It is written by the channel's reader only.
 type PublishStats struct {
 	exchange *Exchange
-	in, out  atomic.Uint64 // messages, and the copies of them put in queues
+	sizes    [len(SizeBounds) + 1]atomic.Uint64 // messages, by the size of their bodies
+	bytes    atomic.Uint64                      // of all bodies
+	out      atomic.Uint64                      // copies put in queues
 	returned atomic.Uint64
 	dropped  atomic.Uint64
 
@@ -44,10 +47,31 @@ func (s *ExchangeStats) since(o *ExchangeStats) ExchangeStats {
 	}
 }
 
-// Count counts a publish on its way.
-func (rt *Route) Count(mandatory bool) {
+// SizeBounds are the bounds of [MessageSizes]: the largest body of each bucket, in bytes, as in RabbitMQ.
+var SizeBounds = [...]int{100, 1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8}
+
+// MessageSizes count messages by the size of their bodies. The last number is of those beyond all bounds.
+type MessageSizes struct {
+	Counts [len(SizeBounds) + 1]uint64
+	Bytes  uint64 // of all bodies
+}
+
+func (s *MessageSizes) add(o *MessageSizes) {
+	for i := range s.Counts {
+		s.Counts[i] += o.Counts[i]
+	}
+	s.Bytes += o.Bytes
+}
+
+// Count counts a publish on its way, with a body of so many bytes.
+func (rt *Route) Count(mandatory bool, size int) {
 	c := rt.counts
-	c.in.Add(1)
+	bucket := 0
+	for bucket < len(SizeBounds) && size > SizeBounds[bucket] {
+		bucket++
+	}
+	c.sizes[bucket].Add(1)
+	c.bytes.Add(uint64(size))
 	switch n := len(rt.Queues); {
 	case n > 0:
 		c.out.Add(uint64(n))
@@ -59,9 +83,17 @@ func (rt *Route) Count(mandatory bool) {
 	}
 }
 
+// published is the number of messages.
+func (c *PublishStats) published() (n uint64) {
+	for i := range c.sizes {
+		n += c.sizes[i].Load()
+	}
+	return n
+}
+
 // load returns the counts. Confirms are not known by exchange: see [Router.collect].
 func (c *PublishStats) load() ExchangeStats {
-	return ExchangeStats{In: c.in.Load(), Out: c.out.Load(), Confirm: c.told.Confirm, Returned: c.returned.Load(), Dropped: c.dropped.Load()}
+	return ExchangeStats{In: c.published(), Out: c.out.Load(), Confirm: c.told.Confirm, Returned: c.returned.Load(), Dropped: c.dropped.Load()}
 }
 
 // maxPublishStats bounds the exchanges that a channel has counters for; then those of the oldest are let go.
@@ -79,8 +111,13 @@ func (r *Router) countsFor(x *Exchange) *PublishStats {
 	defer r.mu.Unlock()
 	if len(r.counts) >= maxPublishStats {
 		r.collectLocked(0)
-		first := r.counts[0].load()
-		r.gone.add(&first)
+		first := r.counts[0]
+		stats := first.load()
+		r.gone.add(&stats)
+		if r.confirming {
+			r.goneAwaited += stats.In - first.before
+		}
+		r.goneSizes.add(first.loadSizes())
 		r.counts = append(r.counts[:0:0], r.counts[1:]...)
 		clear(r.cache) // its routes have the old counters
 	}
@@ -92,8 +129,9 @@ func (r *Router) countsFor(x *Exchange) *PublishStats {
 func (r *Router) Confirming() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.confirming = true
 	for _, c := range r.counts {
-		c.before = c.in.Load()
+		c.before = c.published()
 	}
 }
 
@@ -157,54 +195,107 @@ func (x *Exchange) Stats() ExchangeStats {
 	return x.stats.ExchangeStats
 }
 
-// Count adds what a channel counted to the vhost's numbers.
+func (c *PublishStats) loadSizes() *MessageSizes {
+	s := &MessageSizes{Bytes: c.bytes.Load()}
+	for i := range c.sizes {
+		s.Counts[i] = c.sizes[i].Load()
+	}
+	return s
+}
+
+// published are numbers of publishes that only the broker as a whole tells.
+type published struct {
+	routed  uint64 // copies put in queues
+	awaited uint64 // messages that have to be confirmed
+	sizes   MessageSizes
+}
+
+// newsLocked returns what came since the last call, of what was told to the exchanges.
+func (r *Router) newsLocked() (news published) {
+	now := published{routed: r.gone.Out, awaited: r.goneAwaited, sizes: r.goneSizes}
+	for _, c := range r.counts {
+		now.routed += c.told.Out
+		if r.confirming {
+			now.awaited += c.told.In - c.before
+		}
+		now.sizes.add(c.loadSizes())
+	}
+	news = now
+	news.routed -= r.told.routed
+	news.awaited -= r.told.awaited
+	news.sizes.Bytes -= r.told.sizes.Bytes
+	for i := range news.sizes.Counts {
+		news.sizes.Counts[i] -= r.told.sizes.Counts[i]
+	}
+	r.told = now
+	return news
+}
+
+// Count adds what a channel counted to the numbers of the vhost and of the broker.
 func (v *VHost) Count(r *Router, s *queue.MessageStats) {
 	r.mu.Lock()
 	r.collectLocked(s.Confirm)
-	out := r.outLocked()
+	news := r.newsLocked()
 	r.mu.Unlock()
-	v.stats.mu.Lock()
-	v.stats.MessageStats.Add(s)
-	v.stats.routed += out
-	v.stats.mu.Unlock()
+	v.stats.add(s)
+	v.broker.stats.add(s)
+	t := &v.broker.totals
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routed += news.routed
+	t.awaited += news.awaited
+	t.sizes.add(&news.sizes)
 }
 
 // countOwn counts a publish that came through no channel.
-func (v *VHost) countOwn(rt *Route) {
+func (v *VHost) countOwn(rt *Route, size int) {
 	one := ExchangeStats{In: 1, Out: uint64(len(rt.Queues))}
 	if rt.Unroutable() {
 		one.Dropped = 1
 	}
 	rt.counts.exchange.stats.add(&one)
-	v.stats.mu.Lock()
-	defer v.stats.mu.Unlock()
-	v.stats.Publish++
-	v.stats.DropUnroutable += one.Dropped
-	v.stats.routed += one.Out
-}
-
-// outLocked returns how many copies went to queues since the last call.
-func (r *Router) outLocked() (news uint64) {
-	all := r.gone.Out
-	for _, c := range r.counts {
-		all += c.told.Out
+	s := queue.MessageStats{Publish: 1, DropUnroutable: one.Dropped}
+	v.stats.add(&s)
+	v.broker.stats.add(&s)
+	bucket := 0
+	for bucket < len(SizeBounds) && size > SizeBounds[bucket] {
+		bucket++
 	}
-	news, r.toldOut = all-r.toldOut, all
-	return news
+	t := &v.broker.totals
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routed += one.Out
+	t.sizes.Counts[bucket]++
+	t.sizes.Bytes += uint64(size)
 }
 
-// vhostStats are the numbers of a vhost, of channels that are open and closed.
-type vhostStats struct {
+// messageTotals are numbers of messages of channels that are open and closed.
+type messageTotals struct {
 	mu sync.Mutex // a leaf
 	queue.MessageStats
-	routed uint64 // copies put in queues
+}
+
+func (t *messageTotals) add(s *queue.MessageStats) {
+	t.mu.Lock()
+	t.MessageStats.Add(s)
+	t.mu.Unlock()
+}
+
+func (t *messageTotals) read() queue.MessageStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.MessageStats
+}
+
+// publishTotals are those of all publishes.
+type publishTotals struct {
+	mu sync.Mutex // a leaf
+	published
 }
 
 // MessageStats returns the vhost's numbers as of the last [Broker.Collect]. Disk reads and writes are not among them.
 func (v *VHost) MessageStats() queue.MessageStats {
-	v.stats.mu.Lock()
-	defer v.stats.mu.Unlock()
-	return v.stats.MessageStats
+	return v.stats.read()
 }
 
 // Collect brings the numbers of vhosts and exchanges up to date.
@@ -216,6 +307,25 @@ func (b *Broker) Collect() {
 	}
 }
 
+// Totals are the numbers of the broker as of the last [Broker.Collect], those of what is gone included.
+type Totals struct {
+	// MessageStats is what channels did. Awaited publishes are those on channels in confirm mode; routed ones are copies,
+	// one for each queue.
+	queue.MessageStats
+	Awaited, Routed uint64
+	Sizes           MessageSizes
+}
+
+// Totals returns the numbers of the broker.
+func (b *Broker) Totals() Totals {
+	s := Totals{MessageStats: b.stats.read()}
+	t := &b.totals
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Awaited, s.Routed, s.Sizes = t.awaited, t.routed, t.sizes
+	return s
+}
+
 // QueueTotals are the numbers of all queues of a type, those that are gone included.
 type QueueTotals struct {
 	Type         QueueType
@@ -223,11 +333,44 @@ type QueueTotals struct {
 	Dead         queue.DeadStats
 }
 
+func (t *QueueTotals) add(s *queue.MessageStats, d *queue.DeadStats) {
+	t.MessageStats.Add(s)
+	t.Dead.Add(d)
+}
+
+// QueueTotals returns the numbers of each type of queue.
+func (b *Broker) QueueTotals() []QueueTotals {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	list := slices.Clone(b.past[:])
+	var d queue.Details
+	for _, v := range b.vhosts {
+		v.mu.RLock()
+		for i := range v.past {
+			list[i].add(&v.past[i].MessageStats, &v.past[i].Dead)
+		}
+		for _, q := range v.queues {
+			q.Details(&d)
+			list[TypeOf(q)].add(&d.MessageStats, &d.Dead)
+		}
+		v.mu.RUnlock()
+	}
+	for i := range list {
+		list[i].Type = QueueType(i)
+	}
+	return list
+}
+
 // removedLocked keeps the numbers of a queue that is going.
 func (v *VHost) removedLocked(q Queue) {
 	var d queue.Details
 	q.Details(&d)
-	t := &v.past[TypeOf(q)]
-	t.MessageStats.Add(&d.MessageStats)
-	t.Dead.Add(&d.Dead)
+	v.past[TypeOf(q)].add(&d.MessageStats, &d.Dead)
+}
+
+// vhostGoneLocked keeps the numbers of the queues of a vhost that is going, with all locks held.
+func (b *Broker) vhostGoneLocked(v *VHost) {
+	for i := range v.past {
+		b.past[i].add(&v.past[i].MessageStats, &v.past[i].Dead)
+	}
 }

@@ -34,7 +34,7 @@ type VHost struct {
 	connections int                          // that are in the vhost
 	gone        bool                         // it was deleted: nothing can be made in it
 	past        [len(queueTypes)]QueueTotals // of deleted queues
-	stats       vhostStats
+	stats       messageTotals
 
 	defaultExchange *Exchange // immutable
 

@@ -30,6 +30,7 @@ func (b *Broker) DeleteVHost(name string) error {
 	delete(b.vhosts, name)
 	var c storage.Change
 	queues := v.emptyLocked(&c)
+	b.vhostGoneLocked(v)
 	c.Delete = append(c.Delete, metaKey(keyVHost, name))
 	v.gone = true
 	b.Event("vhost.deleted", textField("name", name))

@@ -216,7 +216,7 @@ func (ch *channel) route(m *storage.Message, rt *broker.Route, mandatory bool) *
 	if conn.acks.queue != nil && rt.Reaches(conn.acks.queue) {
 		conn.flushAcks() // what was acked makes room, or frees its key
 	}
-	rt.Count(mandatory)
+	rt.Count(mandatory, len(m.Body))
 	if mandatory && rt.Unroutable() {
 		ch.returnMessage(m)
 	}

@@ -89,7 +89,7 @@ func (ch *channel) txCommit() *amqp.Error {
 	var written *writeWait
 	for i := range t.publishes {
 		p := &t.publishes[i]
-		p.route.Count(p.mandatory)
+		p.route.Count(p.mandatory, len(p.message.Body))
 		if p.mandatory && p.route.Unroutable() {
 			ch.returnMessage(p.message)
 		}

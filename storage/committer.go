@@ -140,9 +140,10 @@ func (c *committer) write(bufs [][]byte) error {
 	if s.opts.SyncDelay > 0 {
 		time.Sleep(s.opts.SyncDelay)
 	}
-	if err := s.journal.Sync(); err != nil {
+	if err := s.timedSync(); err != nil {
 		return err
 	}
+	s.recordWritten(bufs)
 	s.batches.Add(1)
 	// Before a checkpoint can begin behind this batch, and after a checkpoint without the batch could lose them.
 	for _, v := range c.moved {

@@ -158,6 +158,7 @@ type Store struct {
 	oldest      atomic.Uint64 // oldest segment that may hold anything live
 
 	batches, checkpoints, reclaims atomic.Uint64
+	measures                       measures
 	allotted                       atomic.Int64 // bytes a running checkpoint may take of the disk
 	largest                        atomic.Int64 // size of the largest message written or recovered
 	deadBytes                      atomic.Int64 // estimate of what settled in Badger since the last clean-up
@@ -315,6 +316,9 @@ func (s *Store) Reserve(n int) error {
 	if s.held.Load() == 0 && s.roomFor(n) {
 		return nil
 	}
+	s.measures.stalls.Add(1)
+	start := time.Now()
+	defer func() { s.measures.stalled.Add(int64(time.Since(start))) }()
 	s.gate.mu.Lock()
 	defer s.gate.mu.Unlock()
 	for {
