@@ -29,6 +29,9 @@ var queueTypes = [...]queueTypeNames{
 // String returns the name that the argument x-queue-type uses.
 func (t QueueType) String() string { return queueTypes[t].name }
 
+// Module is the type's name in RabbitMQ's metrics, where it is that of the module behind it.
+func (t QueueType) Module() string { return t.module() }
+
 // module is the type's name in RabbitMQ's error texts.
 func (t QueueType) module() string { return queueTypes[t].module }
 

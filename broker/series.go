@@ -158,6 +158,7 @@ type watch struct {
 	taking      sync.Mutex // before all locks but the vhosts'
 	round       uint64     // guarded by taking
 	queues      table[Queue, QueueSample]
+	ages        map[Queue]*ages // guarded by taking
 	exchanges   table[*Exchange, ExchangeStats]
 	channels    table[Channel, queue.MessageStats]
 	connections table[Connection, TrafficSample]
@@ -185,6 +186,7 @@ func (b *Broker) TakeSample() {
 				q.Details(&d)
 				s := QueueSample{d.MessageStats, d.Ready, d.Unacked, d.Messages()}
 				note(q, s)
+				w.noteAges(q, &d, now)
 				sum.Ready += s.Ready
 				sum.Unacked += s.Unacked
 				sum.Messages += s.Messages
@@ -193,6 +195,7 @@ func (b *Broker) TakeSample() {
 			}
 		}
 	})
+	w.forgetAges()
 	w.exchanges.each(now, w.round, func(note func(*Exchange, ExchangeStats)) {
 		for _, v := range vhosts {
 			for _, x := range v.Exchanges() {
@@ -263,6 +266,17 @@ func (b *Broker) sampleUtilisation() {
 			t.mu.Unlock()
 		}
 	}
+}
+
+// QueueUtilisation is [Series.Utilisation] of a queue.
+func (b *Broker) QueueUtilisation(q Queue) float64 {
+	t := &b.watch.queues
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.m[q]; s != nil {
+		return s.utilisation
+	}
+	return 0
 }
 
 // QueueSeries returns the samples of a queue. With history, the samples from now on are kept as long as somebody asks

@@ -46,6 +46,7 @@ type Config struct {
 
 	Storage    Storage    `yaml:"storage"`
 	Management Management `yaml:"management"`
+	Metrics    Metrics    `yaml:"metrics"`
 	Debug      Debug      `yaml:"debug"`
 }
 
@@ -165,6 +166,22 @@ type Management struct {
 	Socket string `yaml:"socket"` // a path, auto, or "": none
 }
 
+// Metrics is where Prometheus scrapes.
+type Metrics struct {
+	Listen string `yaml:"listen"` // host:port, auto, or "": off; see Address
+}
+
+// DefaultMetricsAddress is where metrics are if nobody says otherwise: RabbitMQ's port.
+const DefaultMetricsAddress = "127.0.0.1:15692"
+
+// Address is where to listen, "" for nowhere. optional says that the broker starts without, if that is taken.
+func (m *Metrics) Address() (address string, optional bool) {
+	if m.Listen == "auto" {
+		return DefaultMetricsAddress, true
+	}
+	return m.Listen, false
+}
+
 // Debug is for looking into a running broker.
 type Debug struct {
 	Pprof string `yaml:"pprof"` // host:port of a loopback address; "": off
@@ -218,6 +235,7 @@ func Default() *Config {
 			MessageMemory:  Auto,
 		},
 		Management: Management{Listen: "127.0.0.1:15672", TLS: TLS{MinVersion: "1.2"}, Socket: "auto"},
+		Metrics:    Metrics{Listen: "auto"},
 	}
 }
 

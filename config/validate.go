@@ -61,6 +61,9 @@ func (c *Config) Validate() error {
 	}
 	v.storage(&c.Storage)
 	v.management(&c.Management)
+	if address, _ := c.Metrics.Address(); address != "" {
+		v.hostPort("metrics.listen", address)
+	}
 	v.pprof(c.Debug.Pprof)
 	return errors.Join(v.errs...)
 }
@@ -96,13 +99,17 @@ func (v *problems) listeners(ls []Listener) {
 
 func (v *problems) management(m *Management) {
 	if m.Listen != "" {
-		_, port, err := net.SplitHostPort(m.Listen)
-		if _, err2 := strconv.ParseUint(port, 10, 16); err != nil || err2 != nil {
-			v.add("management.listen", "%q is not host:port", m.Listen)
-		}
+		v.hostPort("management.listen", m.Listen)
 	}
 	if m.TLS.Cert != "" || m.TLS.Key != "" {
 		v.tls("management.tls", &m.TLS)
+	}
+}
+
+func (v *problems) hostPort(path, address string) {
+	_, port, err := net.SplitHostPort(address)
+	if _, err2 := strconv.ParseUint(port, 10, 16); err != nil || err2 != nil {
+		v.add(path, "%q is not host:port", address)
 	}
 }
 

@@ -23,6 +23,10 @@ const (
 
 // rules is who may do what; the test fails for a route without a row.
 var rules = map[string]string{
+	"GET /metrics":                                                            monitors,
+	"GET /metrics/per-object":                                                 monitors,
+	"GET /metrics/detailed":                                                   monitors,
+	"GET /metrics/memory-breakdown":                                           monitors,
 	"GET /api/overview":                                                       managers,
 	"GET /api/cluster-name":                                                   managers,
 	"PUT /api/cluster-name":                                                   admins,

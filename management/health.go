@@ -2,6 +2,14 @@ package management
 
 import "net/http"
 
+// metrics answers a scrape on the API's port, where one has to log in.
+func metrics(r *request) (any, error) {
+	if r.server.o.Metrics == nil {
+		return nil, errNotFound
+	}
+	return &raw{func(w http.ResponseWriter) { r.server.o.Metrics.ServeHTTP(w, r.Request) }}, nil
+}
+
 // healthLive says that the process answers. No password, no details.
 func healthLive(*request) (any, error) { return object{{"status", "ok"}}, nil }
 

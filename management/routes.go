@@ -178,6 +178,11 @@ var routes = []route{
 	{"GET", "/api/healthchecks/node/{node}", management, checkNode, false},
 	{"GET", "/api/aliveness-test/{vhost}", inVHost, checkOK, false},
 
+	{"GET", "/metrics", monitoring, metrics, false},
+	{"GET", "/metrics/per-object", monitoring, metrics, false},
+	{"GET", "/metrics/detailed", monitoring, metrics, false},
+	{"GET", "/metrics/memory-breakdown", monitoring, metrics, false},
+
 	{"GET", "/health/live", anybody, healthLive, false},
 	{"GET", "/health/ready", anybody, healthReady, false},
 }

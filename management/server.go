@@ -40,6 +40,8 @@ type Options struct {
 	Certificates []string
 	// MaxAMQPConnections is the limit of AMQP connections; 0 for none.
 	MaxAMQPConnections int
+	// Metrics answers scrapes of /metrics and what is below it; nil for none.
+	Metrics http.Handler
 	// MaxMessageSize bounds the body of a message published, in bytes; 16 MiB.
 	MaxMessageSize int
 	// MaxConnections bounds the connections with passwords of all listeners together; 1024. More wait to be

@@ -133,6 +133,10 @@ type Details struct {
 	Stored                                int // on disk or on the way there
 	MessageStats                          MessageStats
 	Dead                                  DeadStats
+	// Next is the seq of the next message, Head that of the first ready one, HandedOut the bound below which all were
+	// handed out, FirstUnacked the first of those that were not settled; Head and FirstUnacked are Next without one.
+	// Streams have none.
+	Next, Head, HandedOut, FirstUnacked uint64
 	// CanTake says that a message published now would go to a consumer at once.
 	CanTake bool
 	Failed  bool // its stored messages cannot be read
@@ -182,6 +186,14 @@ func (q *Queue) Details(d *Details) {
 		d.Stored = q.Store.Live()
 	}
 	d.MessageStats, d.Dead = q.stats, q.deadStats
+	d.Next, d.HandedOut = q.m.NextSeq(), q.m.HandedOut()
+	d.Head, d.FirstUnacked = d.Next, d.Next
+	if seq, _, ok := q.m.Head(); ok {
+		d.Head = seq
+	}
+	if seq, ok := q.m.FirstUnacked(); ok {
+		d.FirstUnacked = seq
+	}
 	d.CanTake, d.Failed = q.m.CanTake(), q.fault != nil
 }
 

@@ -98,6 +98,14 @@ func runServe(file string, stderr io.Writer) int {
 	if manage != nil {
 		defer manage.Close()
 	}
+	scrapes, err := listenMetrics(cfg, log)
+	if err != nil {
+		fmt.Fprintf(stderr, "settmq: %v\nIs another broker running? Choose another address with the setting metrics.listen; empty switches them off.\n", err)
+		return exitListen
+	}
+	if scrapes != nil {
+		defer scrapes.Close()
+	}
 	if address := cfg.Debug.Pprof; address != "" {
 		l, err := servePprof(address, log)
 		if err != nil {
@@ -129,7 +137,7 @@ func runServe(file string, stderr io.Writer) int {
 		}
 		v.SetTracing(true)
 	}
-	a, err := serveManagement(cfg, file, b, manage, log)
+	a, err := serveManagement(cfg, file, b, manage, scrapes, log)
 	if err != nil {
 		fmt.Fprintf(stderr, "settmq: %v\n", err)
 		_ = b.Close()

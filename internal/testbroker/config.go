@@ -10,13 +10,16 @@ func (b *Broker) config() []byte {
 	b.mu.Lock()
 	port := b.port
 	b.mu.Unlock()
-	management := ""
-	if !strings.Contains(b.opts.Config, "management:") {
-		management = "management: {listen: \"127.0.0.1:0\"}\n" // many brokers run at once
+	// Many brokers run at once.
+	own := ""
+	for _, section := range []string{"management", "metrics"} {
+		if !strings.Contains(b.opts.Config, section+":") {
+			own += section + ": {listen: \"127.0.0.1:0\"}\n"
+		}
 	}
 	return fmt.Appendf(nil, `data_dir: %q
 listeners:
   - address: "127.0.0.1:%d"
 %s
-%s`, b.DataDir(), port, b.opts.Config, management)
+%s`, b.DataDir(), port, b.opts.Config, own)
 }

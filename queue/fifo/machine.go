@@ -403,6 +403,15 @@ func (m *Machine[P]) Held() int { return m.held }
 // Leaving returns the number of messages that were taken out and wait for Ack.
 func (m *Machine[P]) Leaving() int { return m.leaving }
 
+// FirstUnacked returns the lowest seq that is outstanding, on hold or leaving; false if none is.
+func (m *Machine[P]) FirstUnacked() (seq uint64, ok bool) {
+	it := m.unacked.front()
+	if it == nil {
+		return 0, false
+	}
+	return it.seq, true
+}
+
 // CanTake reports whether a consumer is there that takes the next message at once.
 func (m *Machine[P]) CanTake() bool { return len(m.roster.levels) > 0 }
 
