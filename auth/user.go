@@ -40,24 +40,26 @@ func ParsePlain(response []byte) (user, password string, ok bool) {
 // and never one that a PROXY header claims. IPv4-mapped IPv6 addresses are unmapped first; anything
 // that is not an IP address of a TCP socket is not local.
 func IsLoopback(peer net.Addr) bool {
-	var addr netip.Addr
+	addr, ok := PeerAddr(peer)
+	return ok && addr.IsLoopback()
+}
+
+// PeerAddr returns the IP address of a TCP socket's peer, IPv4-mapped ones unmapped; false for any other peer.
+func PeerAddr(peer net.Addr) (netip.Addr, bool) {
 	switch a := peer.(type) {
 	case nil:
-		return false
+		return netip.Addr{}, false
 	case *net.TCPAddr:
 		if a == nil {
-			return false
+			return netip.Addr{}, false
 		}
-		addr = a.AddrPort().Addr()
+		addr := a.AddrPort().Addr().Unmap()
+		return addr, addr.IsValid()
 	default:
 		if !strings.HasPrefix(peer.Network(), "tcp") {
-			return false
+			return netip.Addr{}, false
 		}
 		ap, err := netip.ParseAddrPort(peer.String())
-		if err != nil {
-			return false
-		}
-		addr = ap.Addr()
+		return ap.Addr().Unmap(), err == nil
 	}
-	return addr.Unmap().IsLoopback()
 }

@@ -61,12 +61,13 @@ type FirstRun struct {
 	Configure, Write, Read string
 }
 
-// Limits bound what can be declared; 0 is no limit.
+// Limits bound what can be declared and tried; 0 is no limit.
 type Limits struct {
 	MaxVHosts            int
 	MaxQueuesPerVHost    int
 	MaxExchangesPerVHost int
 	MaxBindings          int // from one exchange
+	MaxFailedLogins      int // in a minute, of one user from one address that is not this machine's
 }
 
 // Broker is a running broker. All methods may be called from any goroutine.
@@ -131,7 +132,7 @@ func Open(o Options) (*Broker, error) {
 	b.store = store
 	b.pager = queue.NewPager(pagerWorkers)
 	b.timers = queue.NewTimers()
-	b.users = newUsers(store, o.LoopbackUsers)
+	b.users = newUsers(store, o.LoopbackUsers, o.Limits.MaxFailedLogins)
 	b.users.tell = b.Event
 	err = b.openStreams(so)
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
@@ -32,7 +33,8 @@ type Users struct {
 	limits      map[string]limits
 	usage       map[string]usage // of those who have anything open
 
-	logins logins
+	logins  logins
+	guesses guesses
 
 	// epoch rises with every change; whoever remembers a decision forgets it then.
 	epoch atomic.Uint64
@@ -52,9 +54,9 @@ func newTopicRule(g grant, t auth.TopicPermission) topicRule {
 // grant names the user and the vhost of a permission.
 type grant struct{ user, vhost string }
 
-func newUsers(store *storage.Store, loopback []string) *Users {
+func newUsers(store *storage.Store, loopback []string, maxFailedLogins int) *Users {
 	return &Users{
-		store: store, loopback: loopback,
+		store: store, loopback: loopback, guesses: guesses{max: maxFailedLogins, now: time.Now},
 		users:       make(map[string]*auth.User),
 		permissions: make(map[grant]auth.Permissions),
 		topics:      make(map[grant][]topicRule),
@@ -125,14 +127,19 @@ func (u *Users) User(name string) *auth.User {
 }
 
 // Authenticate checks a name and a password for a login from peer. The reason of a refusal
-// is for the log: the client must not learn it.
+// is for the log: the client must not learn it. After too many wrong passwords for a user from
+// one address ([Limits].MaxFailedLogins) none is looked at for up to a minute.
 func (u *Users) Authenticate(name, password string, peer net.Addr) (*auth.User, error) {
+	if u.guesses.tooMany(peer, name) {
+		return nil, fmt.Errorf("user '%s' - too many failed logins from this address, none is tried for up to %v", name, guessPeriod)
+	}
 	usr := u.User(name)
-	switch {
-	case usr == nil:
+	ok := usr != nil && usr.Verify(password)
+	if usr == nil {
 		auth.VerifyNone(password)
-		return nil, fmt.Errorf("user '%s' - invalid credentials", name)
-	case !usr.Verify(password):
+	}
+	u.guesses.note(peer, name, !ok)
+	if !ok {
 		return nil, fmt.Errorf("user '%s' - invalid credentials", name)
 	}
 	return usr, u.checkPeer(name, peer)

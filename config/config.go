@@ -139,6 +139,7 @@ type Limits struct {
 	MaxConnections         Count `yaml:"max_connections"`
 	MaxHandshakes          Count `yaml:"max_handshakes"`
 	MaxHandshakesPerIP     Count `yaml:"max_handshakes_per_ip"`
+	MaxFailedLogins        Count `yaml:"max_failed_logins"` // in a minute
 	MaxConsumersPerChannel Count `yaml:"max_consumers_per_channel"`
 	MaxVHosts              Count `yaml:"max_vhosts"`
 	MaxQueues              Count `yaml:"max_queues"`    // per vhost
@@ -219,6 +220,7 @@ func Default() *Config {
 		Limits: Limits{
 			MaxHandshakes:          256,
 			MaxHandshakesPerIP:     32,
+			MaxFailedLogins:        10,
 			MaxConsumersPerChannel: 1000,
 			MaxVHosts:              1000,
 			MaxQueues:              100_000,

@@ -182,6 +182,7 @@ func (v *problems) limits(l *Limits) {
 	v.number("limits.max_connections", l.MaxConnections, 0, unlimited)
 	v.number("limits.max_handshakes", l.MaxHandshakes, 1, 1<<20)
 	v.number("limits.max_handshakes_per_ip", l.MaxHandshakesPerIP, 1, 1<<20)
+	v.number("limits.max_failed_logins", l.MaxFailedLogins, 0, unlimited)
 	v.number("limits.max_consumers_per_channel", l.MaxConsumersPerChannel, 1, 1<<20)
 	v.number("limits.max_vhosts", l.MaxVHosts, 0, unlimited)
 	v.number("limits.max_queues", l.MaxQueues, 0, unlimited)

@@ -295,6 +295,7 @@ func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (
 		Limits: broker.Limits{
 			MaxVHosts: int(cfg.Limits.MaxVHosts), MaxQueuesPerVHost: int(cfg.Limits.MaxQueues),
 			MaxExchangesPerVHost: int(cfg.Limits.MaxExchanges), MaxBindings: int(cfg.Limits.MaxBindings),
+			MaxFailedLogins: int(cfg.Limits.MaxFailedLogins),
 		},
 		DefaultQueueType: cfg.DefaultQueueType, ConsumerTimeout: cfg.ConsumerTimeout.Std(),
 		MessageMemory: uint64(memory), MemoryWatermark: uint64(watermark), DiskFreeLimit: diskFreeLimit(cfg),
