@@ -175,6 +175,23 @@ func (p *passage) targets() (n int32) {
 	return n
 }
 
+// begin is called before the message goes to its queues: it is held until its keys are stored, so that one batch has
+// them all.
+func (p *passage) begin(m *storage.Message) {
+	m.Followed = true
+	if p.storing() >= 0 {
+		m.Hold()
+	}
+}
+
+// storing is the place of a window that stores the message's key; -1: none does.
+func (p *passage) storing() int {
+	if !p.keep {
+		return -1
+	}
+	return slices.IndexFunc(p.through, (*queue.Window).Lasts)
+}
+
 // settle has the windows remember the message, or has it wait for the one that they know.
 func (p *passage) settle(m *storage.Message, accepted bool) {
 	for i, win := range p.through {
@@ -185,6 +202,9 @@ func (p *passage) settle(m *storage.Message, accepted bool) {
 		case store:
 			m.Done()
 		}
+	}
+	if i := p.storing(); i >= 0 {
+		p.through[i].Release(m)
 	}
 	if !p.wait {
 		return

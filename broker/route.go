@@ -221,7 +221,7 @@ func (rt *Route) put(m *storage.Message, targets int32, told bool, p *passage, w
 		stored = lasting(m)
 	}
 	if p != nil {
-		stored.Followed = true
+		p.begin(stored)
 	}
 	if told {
 		// One more than the queues, dropped below: the confirm must not go out, nor the

@@ -124,6 +124,9 @@ func (w *Window) Remember(k Key, m *storage.Message, store bool) {
 	w.trim(windowStep)
 }
 
+// Release ends the hold of m, whose key the window may have stored. The window lasts.
+func (w *Window) Release(m *storage.Message) { w.store.Release(m) }
+
 // Await counts a target of m down once all keys that are remembered are on disk. The window lasts.
 func (w *Window) Await(m *storage.Message) { w.store.Await(m) }
 

@@ -227,7 +227,7 @@ func (c *committer) take() {
 	left := c.spare[:0]
 	var cut *Queue
 	for _, q := range c.queues {
-		if size >= maxBatch {
+		if size >= maxBatch && !c.follows(q) {
 			left = append(left, q)
 			continue
 		}
@@ -266,6 +266,17 @@ func (c *committer) takeEarly(size int) {
 	clear(c.early)
 	clear(again)
 	c.early = again[:0]
+}
+
+// follows reports whether what the queue has first tells of a message in this batch: there is room for that.
+func (c *committer) follows(q *Queue) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.pending.empty() {
+		return false
+	}
+	m := q.pending.front().m
+	return m != nil && m.Follows != nil && m.Follows.batch == c.batch
 }
 
 // takeQueue takes what one queue has pending as long as the batch has room. It returns the
@@ -309,7 +320,7 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 			if p.m.Follows != nil && p.m.Follows.batch == c.batch {
 				n = 0 // there is room kept for it
 			}
-			if size > 0 && size+n > maxBatch {
+			if n > 0 && size > 0 && size+n > maxBatch {
 				more = true
 				break
 			}

@@ -97,6 +97,30 @@ func TestFollowerIsInTheBatchOfWhatItFollows(t *testing.T) {
 	}
 }
 
+// As a publisher appends them, with the committer at work in between: one is enough to fill a batch.
+func TestFollowerOfAHeldMessageIsInItsBatch(t *testing.T) {
+	var q, followers Queue
+	k := newTaker(&q, &followers)
+	for i := range uint64(10) {
+		m := &Message{Body: make([]byte, maxBatch)}
+		m.Hold()
+		q.Append(i, m)
+		k.next()
+		e := &Message{Follows: m}
+		followers.Append(i, e)
+		if n := k.next(); n > 0 {
+			t.Fatal("taken while it is held")
+		}
+		followers.Release(m)
+		if _, urgent, _ := k.s.workWaiting(len(k.queues) > 0); !urgent {
+			t.Fatal("nobody is told that it is held no more")
+		}
+		if k.next(); k.batchOf[m] == 0 || k.batchOf[m] != k.batchOf[e] {
+			t.Fatalf("message %d is in batch %d, what follows it in %d", i, k.batchOf[m], k.batchOf[e])
+		}
+	}
+}
+
 func TestFollowerOfWhatIsWrittenElsewhereWaitsWithoutHaste(t *testing.T) {
 	var followers Queue
 	k := newTaker(&followers)

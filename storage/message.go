@@ -88,17 +88,17 @@ func (m *Message) Await() { m.untaken.Add(1) }
 // Written ends what Await began.
 func (m *Message) Written() { m.untaken.Add(-1) }
 
-// held is what Hold adds to Message.untaken: more than any number of queues.
-const held = 1 << 30
+// held is what Hold adds to Message.untaken: more than any number of queues, and it can be added a few times.
+const held = 1 << 28
 
-// Hold keeps the message out of every batch until Release or [Queue.SettleWith]. It is called before the message is
-// appended, for the moment that this takes: whoever appends to the same queues waits, too.
+// Hold keeps the message out of every batch until Release, [Queue.Release] or [Queue.SettleWith]. It is called before the message is
+// appended, for the moment that this takes: whoever appends to the same queues waits, too. It may be held more than once.
 func (m *Message) Hold() {
 	m.Followed = true
 	m.untaken.Add(held)
 }
 
-// Release ends Hold when nothing is to be settled with the message.
+// Release ends Hold when nothing goes with the message. The committer may notice with some delay.
 func (m *Message) Release() { m.untaken.Add(-held) }
 
 // size is what a message weighs in the commit budget and in a batch: an upper bound of its

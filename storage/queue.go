@@ -166,6 +166,14 @@ func (q *Queue) SettleWith(seq uint64, m *Message) {
 	q.mu.Unlock()
 }
 
+// Release ends the hold of m, which was appended to the queue or is followed by what was.
+func (q *Queue) Release(m *Message) {
+	q.mu.Lock()
+	m.Release()
+	q.wakeLocked(true)
+	q.mu.Unlock()
+}
+
 // moved ends the life of a message of which a batch that is on disk says so.
 func (q *Queue) moved(seq uint64) {
 	q.mu.Lock()
