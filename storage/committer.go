@@ -20,6 +20,7 @@ type committer struct {
 	queues []*Queue // taken off Store.dirty, still to be looked at
 	spare  []*Queue
 	early  []*Queue // whose next message has to wait for another one, or for its publisher
+	tell   []*Queue // that tell of what is in the batch
 	behind []*Queue // that had messages which are not in the batch
 
 	barriers map[*Ticket]struct{} // of empty changes, that wait for queues that were behind
@@ -37,6 +38,7 @@ type committer struct {
 	waited  []*Message // that wait for what is in this batch, or was before
 	moved   []movedSeq // that are settled with what is in this batch, or was before
 	charge  int64
+	last    bool // nothing else that is followed comes into the batch
 	refs    Confirms
 }
 
@@ -227,7 +229,7 @@ func (c *committer) take() {
 	left := c.spare[:0]
 	var cut *Queue
 	for _, q := range c.queues {
-		if size >= maxBatch && !c.follows(q) {
+		if size >= maxBatch {
 			left = append(left, q)
 			continue
 		}
@@ -247,16 +249,24 @@ func (c *committer) take() {
 	c.takeEarly(size)
 }
 
-// takeEarly looks once more at the queues whose messages follow others: those may be in the batch by now. What still
-// waits is for a stream, or for a queue that was found too late for this batch; it is looked at again with the next one.
+// takeEarly looks once more at the queues whose messages follow others: those may be in the batch by now, and what
+// follows a held message has to be. What still waits is for a stream, or for a queue that was found too late for this
+// batch; it is looked at again with the next one.
 func (c *committer) takeEarly(size int) {
 	again := c.early
 	c.early = nil
-	for _, q := range again {
-		if _, more := c.takeQueue(q, size); more {
-			c.queues = append(c.queues, q)
+	c.last = true // or there would be no end to it
+	for _, list := range [][]*Queue{again, c.tell} {
+		for _, q := range list {
+			var more bool
+			if size, more = c.takeQueue(q, size); more {
+				c.queues = append(c.queues, q)
+			}
 		}
 	}
+	c.last = false
+	clear(c.tell)
+	c.tell = c.tell[:0]
 	c.behind = append(append(c.behind[:0], c.queues...), c.early...)
 	if len(c.early) > 0 && (len(c.queues) > 0 || !c.s.idleAndClosed()) {
 		for _, q := range c.early {
@@ -266,17 +276,6 @@ func (c *committer) takeEarly(size int) {
 	clear(c.early)
 	clear(again)
 	c.early = again[:0]
-}
-
-// follows reports whether what the queue has first tells of a message in this batch: there is room for that.
-func (c *committer) follows(q *Queue) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.pending.empty() {
-		return false
-	}
-	m := q.pending.front().m
-	return m != nil && m.Follows != nil && m.Follows.batch == c.batch
 }
 
 // takeQueue takes what one queue has pending as long as the batch has room. It returns the
@@ -289,6 +288,9 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 	for !q.pending.empty() {
 		p := q.pending.front()
 		if early = p.early(); early {
+			break
+		}
+		if more = c.last && p.m.Followed && p.m.batch != c.batch && !p.settles && !p.awaits; more {
 			break
 		}
 		if p.settles {
@@ -335,6 +337,7 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 			c.items = append(c.items, batchItem{seq: p.seq, m: p.m})
 		}
 		if p.m.Followed {
+			c.tellOf(p.m)
 			p.m.Written()
 		}
 		c.charge += int64(p.charge)
@@ -357,6 +360,19 @@ func (c *committer) takeQueue(q *Queue, size int) (newSize int, more bool) {
 		c.taken = append(c.taken, t)
 	}
 	return size, more
+}
+
+// tellOf notes who tells of a message that the batch takes, or that it need not take any more.
+func (c *committer) tellOf(m *Message) {
+	for f := m.then; f != nil; f = f.next {
+		if f.q.told != c.batch {
+			f.q.told = c.batch
+			c.tell = append(c.tell, f.q)
+		}
+	}
+	if m.untaken.Load() == 1 {
+		m.then = nil
+	}
 }
 
 func (c *committer) takeStateLocked(q *Queue, t *takenQueue) {

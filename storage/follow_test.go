@@ -97,6 +97,44 @@ func TestFollowerIsInTheBatchOfWhatItFollows(t *testing.T) {
 	}
 }
 
+// A batch that took the followers before they were there takes them when it takes what they follow.
+func TestFollowerComesWhileABatchIsTaken(t *testing.T) {
+	var q, window, source Queue
+	k := newTaker(&q, &window, &source)
+	source.Append(0, &Message{})
+	k.next()
+	for round := range uint64(3) {
+		k.batch++
+		m := &Message{Body: make([]byte, maxBatch/3*int(round))}
+		e := &Message{Follows: m}
+		plain := &Message{Followed: true}
+		k.take() // nobody has anything
+		m.Hold()
+		q.Append(round, m)
+		window.Append(2*round, e)
+		window.Append(2*round+1, plain) // not of this batch: it could be followed itself
+		if round == 0 {
+			source.SettleWith(0, m)
+		} else {
+			window.Release(m)
+		}
+		if size, _ := k.takeQueue(&q, 0); size == 0 {
+			t.Fatal("not taken")
+		}
+		k.takeEarly(maxBatch)
+		taken := func(m *Message) bool {
+			return slices.ContainsFunc(k.items, func(it batchItem) bool { return it.m == m })
+		}
+		if !taken(m) || !taken(e) || taken(plain) || round == 0 && len(k.moved) != 1 {
+			t.Fatalf("round %d: the message %v, its follower %v, another %v; %d settled", round, taken(m), taken(e), taken(plain), len(k.moved))
+		}
+		k.finish()
+		if k.next() != 1 || k.batchOf[plain] == 0 {
+			t.Fatal("left behind for good")
+		}
+	}
+}
+
 // As a publisher appends them, with the committer at work in between: one is enough to fill a batch.
 func TestFollowerOfAHeldMessageIsInItsBatch(t *testing.T) {
 	var q, followers Queue

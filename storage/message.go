@@ -32,6 +32,7 @@ type Message struct {
 	// everywhere it was appended to, or later, never before; and it counts down the targets of that one, which
 	// count this one too. It has neither Confirm nor Targets of its own, and is appended last.
 	Follows *Message
+	then    *follower // of a held message: what follows it; the committer's since Release
 
 	// Confirm, when not nil, is told ConfirmSeq once Targets has fallen to 0.
 	Confirm    Confirmer
@@ -41,9 +42,9 @@ type Message struct {
 	// appends, and 1 more as a guard that it drops itself with Done at the end of its fan-out, so
 	// that the confirm cannot go out while queues are still being added.
 	Targets atomic.Int32
-
-	one     [1]uint64   // backs the slice given to Confirm by Done
 	charged atomic.Bool // bytes counted against the commit budget
+
+	one [1]uint64 // backs the slice given to Confirm by Done
 
 	// Owned by the committer.
 	batch  uint64 // batch that wrote the message last
@@ -96,6 +97,19 @@ const held = 1 << 28
 func (m *Message) Hold() {
 	m.Followed = true
 	m.untaken.Add(held)
+}
+
+// follower is a queue that tells of a message.
+type follower struct {
+	q    *Queue
+	next *follower
+}
+
+// followedBy notes that q tells of m. Without a hold it would be too late for that.
+func (m *Message) followedBy(q *Queue) {
+	if m.untaken.Load() >= held {
+		m.then = &follower{q, m.then}
+	}
 }
 
 // Release ends Hold when nothing goes with the message. The committer may notice with some delay.

@@ -42,6 +42,8 @@ type Queue struct {
 	changed  bool         // differs from its last state record
 	died     bool         // something was settled since a checkpoint looked for dead records
 
+	told uint64 // the last batch with something that the queue tells of; owned by the committer
+
 	// Owned by Open, then by the checkpointer.
 	recordDigest uint64 // of the state record, 0 if there is none
 }
@@ -110,6 +112,9 @@ func (q *Queue) append(seq uint64, m *Message, n *Note) {
 	if m.Followed {
 		m.Await()
 	}
+	if m.Follows != nil {
+		m.Follows.followedBy(q)
+	}
 	charge := refOverhead
 	if !m.charged.Swap(true) {
 		charge = size
@@ -159,6 +164,7 @@ func (q *Queue) Settle(seq uint64) {
 // wherever it goes, is written, or later, never before: so a crash finds the one or the other, and both only if one
 // batch did not hold them. The message lives on until then. It releases m.
 func (q *Queue) SettleWith(seq uint64, m *Message) {
+	m.followedBy(q)
 	q.mu.Lock()
 	q.pending.push(pendingMessage{seq: seq, m: m, settles: true})
 	m.Release()
