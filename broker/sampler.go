@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"runtime/metrics"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/settmq/settmq/queue"
@@ -16,13 +17,15 @@ const samplePeriod = 100 * time.Millisecond
 // sampler keeps the broker inside its memory: it pages out bodies of long queues when they
 // exceed their budget, and raises the memory and disk alarms.
 type sampler struct {
-	broker  *Broker
-	budget  uint64
+	broker *Broker
+	budget uint64
+	quit   chan struct{}
+	done   chan struct{}
+
+	mu      sync.Mutex // held while alarms are decided
 	memory  uint64
 	disk    uint64
 	samples []metrics.Sample
-	quit    chan struct{}
-	done    chan struct{}
 }
 
 // startSampler gives the broker its sampler.
@@ -67,13 +70,18 @@ func (s *sampler) look(disk bool) {
 	if disk {
 		s.broker.windows.sweep()
 	}
-	if s.memory > 0 {
-		s.broker.alarms.set(alarmMemory, memoryUsed(s.samples) > s.memory)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alarmLocked(disk)
+}
+
+func (s *sampler) alarmLocked(disk bool) {
+	s.broker.alarms.set(alarmMemory, s.memory > 0 && memoryUsed(s.samples) > s.memory)
+	if !disk {
+		return
 	}
-	if disk && s.disk > 0 {
-		if free, err := s.broker.store.FreeSpace(); err == nil {
-			s.broker.alarms.set(alarmDisk, free < s.disk)
-		}
+	if free, err := s.broker.store.FreeSpace(); err == nil {
+		s.broker.alarms.set(alarmDisk, free < s.disk)
 	}
 }
 

@@ -23,6 +23,8 @@ type controlled interface {
 	Stop() error // SIGTERM; an error if it does not end with status 0
 	Kill() error // SIGKILL
 	Start() error
+	Block() error // raises the memory alarm
+	Unblock() error
 }
 
 // ownBroker starts a broker for this test, or takes the external one.
@@ -54,10 +56,12 @@ func (c child) Start() error {
 // script is AMQP_CTL.
 type script struct{ program string }
 
-func (s script) URL() string  { return sut.url }
-func (s script) Stop() error  { return s.run("stop") }
-func (s script) Kill() error  { return s.run("kill") }
-func (s script) Start() error { return s.run("start") }
+func (s script) URL() string    { return sut.url }
+func (s script) Stop() error    { return s.run("stop") }
+func (s script) Kill() error    { return s.run("kill") }
+func (s script) Start() error   { return s.run("start") }
+func (s script) Block() error   { return s.run("block") }
+func (s script) Unblock() error { return s.run("unblock") }
 
 func (s script) run(verb string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

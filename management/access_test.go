@@ -32,6 +32,7 @@ var rules = map[string]string{
 	"PUT /api/cluster-name":                                                   admins,
 	"GET /api/nodes":                                                          monitors,
 	"GET /api/nodes/{node}":                                                   monitors,
+	"PUT /api/nodes/{node}/limits":                                            admins,
 	"GET /api/nodes/{node}/memory":                                            monitors,
 	"GET /api/nodes/{node}/memory/relative":                                   monitors,
 	"GET /api/extensions":                                                     managers,

@@ -1,6 +1,7 @@
 package management
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/settmq/settmq/broker"
 	"github.com/settmq/settmq/exchange"
+	"github.com/settmq/settmq/internal/sysmem"
 	"github.com/settmq/settmq/queue"
 )
 
@@ -239,6 +241,60 @@ func getNode(r *request) (any, error) {
 	}
 	return r.nodeRow(), nil
 }
+
+// putNodeLimits changes what the alarms go by until the broker stops, in bytes or as a share of the memory that the
+// broker may use. RabbitMQ has it in its command line only.
+func putNodeLimits(r *request) (any, error) {
+	if err := r.thisNode(); err != nil {
+		return nil, err
+	}
+	o, err := r.decode()
+	if err != nil {
+		return nil, err
+	}
+	known := false
+	for _, l := range []struct {
+		key string
+		set func(uint64)
+	}{{"mem_limit", r.broker.SetMemoryLimit}, {"disk_free_limit", r.broker.SetDiskFreeLimit}} {
+		limit, ok, err := o.nodeLimit(l.key)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			known = true
+			defer l.set(limit) // when all is read
+		}
+	}
+	if !known {
+		return nil, badRequest("neither mem_limit nor disk_free_limit")
+	}
+	return noContent, nil
+}
+
+// nodeLimit reads an amount of bytes, or a share of the memory under the key with _relative. A limit of 0 is the least there
+// can be, not none.
+func (o body) nodeLimit(key string) (limit uint64, ok bool, err error) {
+	relative := key + "_relative"
+	if !o.has(relative) {
+		n, err := o.number(key, 0)
+		if err == nil && n < 0 {
+			err = badRequest(key + " is negative")
+		}
+		return uint64(max(n, 1)), o.has(key), err
+	}
+	var share float64
+	if err := o.value(relative, &share); err != nil {
+		return 0, false, err
+	}
+	if share < 0 || share > maxShare || o.has(key) {
+		return 0, false, badRequest(fmt.Sprintf("%s is a share of the memory, up to %d, instead of %s", relative, maxShare, key))
+	}
+	return uint64(max(share*float64(sysmem.Total()), 1)), true, nil
+}
+
+// maxShare bounds shares: a disk may have to keep more free than there is memory.
+const maxShare = 100
 
 // memoryParts is what the memory of the process goes to, as far as it can be told, in bytes.
 func (r *request) memoryParts() (parts []field, total uint64) {

@@ -34,6 +34,7 @@ var routes = []route{
 	{"PUT", "/api/cluster-name", administrator, putClusterName, false},
 	{"GET", "/api/nodes", monitoring, listNodes, false},
 	{"GET", "/api/nodes/{node}", monitoring, getNode, false},
+	{"PUT", "/api/nodes/{node}/limits", administrator, putNodeLimits, false},
 	{"GET", "/api/nodes/{node}/memory", monitoring, nodeMemory, false},
 	{"GET", "/api/nodes/{node}/memory/relative", monitoring, nodeMemoryShares, false},
 	{"GET", "/api/extensions", management, extensions, false},

@@ -40,7 +40,7 @@ func parse(args []string) (o options, operands, unknown []string) {
 		switch {
 		case a == "--":
 			return o, append(operands, args[i+1:]...), unknown
-		case len(a) < 2 || a[0] != '-':
+		case len(a) < 2 || a[0] != '-' || '0' <= a[1] && a[1] <= '9': // -1 is a number
 			operands = append(operands, a)
 			continue
 		}

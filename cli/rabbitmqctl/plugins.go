@@ -179,25 +179,23 @@ func otherCommands() map[string]command {
 				return nil, c.api.Do(c.ctx, "PUT", "cluster-name", map[string]any{"name": c.args[0]}, nil)
 			},
 		},
-		"force_gc":                     nothing("SettMQ collects its garbage by itself"),
-		"eval":                         refused("there is no Erlang in it"),
-		"eval_file":                    refused("there is no Erlang in it"),
-		"exec":                         refused("there is no Erlang in it"),
-		"rotate_logs":                  refused("it logs to standard error; what keeps the log rotates it"),
-		"reset":                        refused("stop it and remove its data directory"),
-		"force_reset":                  refused("stop it and remove its data directory"),
-		"stop":                         refused("end its process, or stop its service or container"),
-		"shutdown":                     refused("end its process, or stop its service or container"),
-		"stop_app":                     refused("the process is the broker: there is no application to stop inside it"),
-		"start_app":                    startApp,
-		"join_cluster":                 refused("it has no clusters"),
-		"forget_cluster_node":          refused("it has no clusters"),
-		"change_cluster_node_type":     refused("it has no clusters"),
-		"set_vm_memory_high_watermark": refused("set vm_memory_high_watermark and start it again"),
-		"set_disk_free_limit":          refused("set disk_free_limit and start it again"),
-		"set_log_level":                refused("set log.level and send it SIGHUP"),
-		"suspend_listeners":            refused("stop it"),
-		"resume_listeners":             refused("its listeners are never suspended"),
+		"force_gc":                 nothing("SettMQ collects its garbage by itself"),
+		"eval":                     refused("there is no Erlang in it"),
+		"eval_file":                refused("there is no Erlang in it"),
+		"exec":                     refused("there is no Erlang in it"),
+		"rotate_logs":              refused("it logs to standard error; what keeps the log rotates it"),
+		"reset":                    refused("stop it and remove its data directory"),
+		"force_reset":              refused("stop it and remove its data directory"),
+		"stop":                     refused("end its process, or stop its service or container"),
+		"shutdown":                 refused("end its process, or stop its service or container"),
+		"stop_app":                 refused("the process is the broker: there is no application to stop inside it"),
+		"start_app":                startApp,
+		"join_cluster":             refused("it has no clusters"),
+		"forget_cluster_node":      refused("it has no clusters"),
+		"change_cluster_node_type": refused("it has no clusters"),
+		"set_log_level":            refused("set log.level and send it SIGHUP"),
+		"suspend_listeners":        refused("stop it"),
+		"resume_listeners":         refused("its listeners are never suspended"),
 	}
 }
 
@@ -227,7 +225,7 @@ func (c *call) flags(path string, usual []string) (result, error) {
 func allCommands() map[string]command {
 	all := map[string]command{}
 	for _, some := range []map[string]command{
-		userCommands(), vhostCommands(), accessCommands(), policyCommands(), topologyCommands(), nodeCommands(), otherCommands(),
+		userCommands(), vhostCommands(), accessCommands(), policyCommands(), topologyCommands(), nodeCommands(), alarmLimitCommands(), otherCommands(),
 	} {
 		maps.Copy(all, some)
 	}

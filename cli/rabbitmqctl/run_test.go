@@ -59,7 +59,7 @@ func TestWhatHasNoMeaningIsRefused(t *testing.T) {
 	socket := filepath.Join(testbroker.Start(t, testbroker.Options{}).DataDir(), "management.sock")
 	for _, line := range []string{
 		`rabbitmqctl eval "rabbit:status()."`, "rabbitmqctl stop_app", "rabbitmqctl join_cluster rabbit@other", "rabbitmqctl reset", "rabbitmqctl shutdown",
-		"rabbitmqctl rotate_logs", "rabbitmqctl set_vm_memory_high_watermark 0.5", "rabbitmqctl restart_vhost", "rabbitmq-plugins disable rabbitmq_management",
+		"rabbitmqctl rotate_logs", "rabbitmqctl set_log_level debug", "rabbitmqctl restart_vhost", "rabbitmq-plugins disable rabbitmq_management",
 		"rabbitmq-plugins enable rabbitmq_mqtt", "rabbitmqctl -n rabbit@elsewhere.example delete_vhost /", "rabbitmqctl await_online_nodes 3",
 	} {
 		code, stdout, stderr := run(socket, "", line)
