@@ -3,6 +3,7 @@ package management
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/url"
@@ -151,4 +152,44 @@ func TestConnectionsBelongToTheirUsers(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("it stays open")
 	}
+}
+
+func TestLimitsOfTheAlarms(t *testing.T) {
+	a := newOwnAPI(t)
+	const path = "/api/nodes/settmq@test/limits"
+	alarms := func() (memory, disk bool) {
+		var node struct {
+			Memory bool `json:"mem_alarm"`
+			Disk   bool `json:"disk_free_alarm"`
+		}
+		if err := json.Unmarshal([]byte(a.do("GET", "/api/nodes/settmq@test", "", http.StatusOK)), &node); err != nil {
+			t.Fatal(err)
+		}
+		return node.Memory, node.Disk
+	}
+	for _, c := range []struct {
+		body         string
+		memory, disk bool
+	}{
+		{`{"mem_limit":1}`, true, false},
+		{`{"disk_free_limit":1152921504606846976}`, true, true},
+		{`{"mem_limit_relative":1,"disk_free_limit_relative":0}`, false, false},
+		{`{"mem_limit_relative":0}`, true, false},
+		{`{"mem_limit":"1152921504606846976"}`, false, false},
+	} {
+		a.do("PUT", path, c.body, http.StatusNoContent)
+		if memory, disk := alarms(); memory != c.memory || disk != c.disk {
+			t.Errorf("%s: alarms %v, %v", c.body, memory, disk)
+		}
+	}
+	for _, body := range []string{
+		`{}`, `[]`, `{"mem_limit":-1}`, `{"mem_limit":1.5}`, `{"mem_limit":"x"}`, `{"mem_limit_relative":-0.1}`, `{"mem_limit_relative":1e300}`,
+		`{"mem_limit":1,"mem_limit_relative":0.1}`, `{"mem_limit":1,"disk_free_limit":"x"}`,
+	} {
+		a.do("PUT", path, body, http.StatusBadRequest)
+	}
+	if memory, _ := alarms(); memory {
+		t.Error("a refused request did something")
+	}
+	a.do("PUT", "/api/nodes/other@test/limits", `{"mem_limit":1}`, http.StatusNotFound)
 }

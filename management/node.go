@@ -252,22 +252,22 @@ func putNodeLimits(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := false
-	for _, l := range []struct {
-		key string
-		set func(uint64)
-	}{{"mem_limit", r.broker.SetMemoryLimit}, {"disk_free_limit", r.broker.SetDiskFreeLimit}} {
-		limit, ok, err := o.nodeLimit(l.key)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			known = true
-			defer l.set(limit) // when all is read
-		}
+	memory, hasMemory, err := o.nodeLimit("mem_limit")
+	if err != nil {
+		return nil, err
 	}
-	if !known {
+	disk, hasDisk, err := o.nodeLimit("disk_free_limit")
+	if err != nil {
+		return nil, err
+	}
+	if !hasMemory && !hasDisk {
 		return nil, badRequest("neither mem_limit nor disk_free_limit")
+	}
+	if hasMemory {
+		r.broker.SetMemoryLimit(memory)
+	}
+	if hasDisk {
+		r.broker.SetDiskFreeLimit(disk)
 	}
 	return noContent, nil
 }
