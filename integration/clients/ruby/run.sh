@@ -1,2 +1,4 @@
 debian ruby-bunny || return
-program bunny "$(debian_version ruby-bunny)" extensions ruby extensions.rb
+version=$(debian_version ruby-bunny)
+program bunny "$version" scenarios ruby scenarios.rb
+program bunny "$version" extensions ruby extensions.rb
