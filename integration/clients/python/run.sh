@@ -1,3 +1,6 @@
 venv "$PWD/requirements.txt" python || return
-program pika 1.4.4 tutorials "$python" tutorials.py
-program pika 1.4.4 extensions "$python" extensions.py
+for file in scenarios tutorials extensions; do program pika 1.4.4 $file "$python" $file.py; done
+venv "$PWD/requirements-more.txt" python-more || return
+program aio-pika 10.2.1 scenarios "$python" aiopika.py
+program kombu 5.7.0 scenarios "$python" kombu_.py
+program dramatiq 2.2.1 application "$python" dramatiq_.py

@@ -127,7 +127,7 @@ def topics():
     connection.close()
 
 
-def rpc():
+def tutorial_rpc():
     def fib(n):
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 
@@ -170,4 +170,4 @@ def rpc():
 
 
 if __name__ == "__main__":
-    run(hello, work_queue, publish_subscribe, routing, topics, rpc)
+    run(hello, work_queue, publish_subscribe, routing, topics, tutorial_rpc)
