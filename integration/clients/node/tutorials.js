@@ -135,7 +135,7 @@ const patterns = {
     });
   },
 
-  async rpc() {
+  async tutorialRpc() {
     const fib = (n) => (n < 2 ? n : fib(n - 1) + fib(n - 2));
     await withConnection(async (connection) => {
       const server = await connection.createChannel();
