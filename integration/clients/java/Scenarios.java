@@ -45,6 +45,7 @@ public final class Scenarios {
         check("prefetch", Scenarios::prefetch);
         check("retry", Scenarios::retry);
         check("rpc", Scenarios::rpc);
+        Checks.check("blocked", "AMQP_CTL", Scenarios::blocked);
         Checks.check("tls", "AMQPS_URL", Scenarios::tls);
         check("cancel", Scenarios::cancel);
         check("bodies", Scenarios::bodies);
