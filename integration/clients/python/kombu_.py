@@ -195,6 +195,8 @@ def blocked():
 
 def tls():
     needs("AMQPS_URL")
+    if os.environ.get("SKIP_TLS"):
+        raise Skip("this version's cannot verify a host")
     folder = os.environ["BROKER_TLS"]
 
     def secure(certificate):
