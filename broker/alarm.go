@@ -21,6 +21,7 @@ type Alarms struct {
 	mu        sync.Mutex
 	on        alarm
 	listeners []func(reason string)
+	waiters   []func()
 }
 
 // Blocked reports whether publishers must wait.
@@ -53,6 +54,27 @@ func (a *Alarms) Listen(fn func(reason string)) {
 	a.listeners = append(a.listeners, fn)
 }
 
+// OnRelease calls fn whenever publishers that were held back may go on, those of a vhost or all, one call at a time: what held
+// them may be there again. fn must not block and not call back into Alarms.
+func (a *Alarms) OnRelease(fn func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiters = append(a.waiters, fn)
+}
+
+// release tells that publishers may go on.
+func (a *Alarms) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.releaseLocked()
+}
+
+func (a *Alarms) releaseLocked() {
+	for _, fn := range a.waiters {
+		fn()
+	}
+}
+
 func (a *Alarms) set(which alarm, on bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -69,5 +91,8 @@ func (a *Alarms) set(which alarm, on bool) {
 	}
 	for _, fn := range a.listeners {
 		fn(after)
+	}
+	if after == "" {
+		a.releaseLocked()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/settmq/settmq/amqp"
+	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
 )
 
@@ -13,13 +14,17 @@ const (
 	MaxConnections = "max-connections" // of a vhost or a user
 	MaxQueues      = "max-queues"      // of a vhost
 	MaxChannels    = "max-channels"    // of a user, over all connections
+
+	// MaxMessageBytes, of a vhost, is how many bytes of ready messages its queues may have, but for streams, which have limits of
+	// their own. Beyond it those who publish to the vhost are held back as by an alarm; RabbitMQ has no such limit.
+	MaxMessageBytes = "max-message-bytes"
 )
 
 // userLimits is how RabbitMQ's refusals call the limits of a user.
 const userLimits = "user-limits"
 
 var (
-	vhostLimitNames = []string{MaxConnections, MaxQueues}
+	vhostLimitNames = []string{MaxConnections, MaxQueues, MaxMessageBytes}
 	userLimitNames  = []string{MaxConnections, MaxChannels}
 )
 
@@ -113,7 +118,7 @@ func (v *VHost) Limits() map[string]int64 {
 	return maps.Clone(v.limits)
 }
 
-// SetLimit sets one limit of the vhost, MaxConnections or MaxQueues. It holds for what is
+// SetLimit sets one limit of the vhost, MaxConnections, MaxQueues or MaxMessageBytes. It holds for what is
 // opened or declared from now on. It returns when it is on disk.
 func (v *VHost) SetLimit(name string, n int64) error {
 	if _, err := checkLimits(vhostLimitNames, vhostLimitsName, map[string]any{name: n}); err != nil {
@@ -138,6 +143,38 @@ func (v *VHost) SetLimits(all map[string]int64) error {
 		return err
 	}
 	return v.changeLimits(func(limits) limits { return l })
+}
+
+// Full reports whether publishers to the vhost must wait, for its queues have reached MaxMessageBytes.
+func (v *VHost) Full() bool { return v.full.Load() }
+
+// measure finds out whether the vhost is full. It is until a tenth of what it may have is free again, so that publishers are
+// not stopped and started for every message. Only the sampler calls it.
+func (v *VHost) measure() {
+	v.mu.RLock()
+	limit, limited := v.limits[MaxMessageBytes]
+	limited = limited && limit >= 0
+	var have uint64
+	if limited {
+		for _, q := range v.queues {
+			if c, ok := q.(*queue.Queue); ok {
+				have += c.Info().ReadyBytes
+			}
+		}
+	}
+	v.mu.RUnlock()
+	was, most := v.full.Load(), uint64(max(limit, 0))
+	full := limited && (have >= most || was && have > most-most/10)
+	if full == was {
+		return
+	}
+	v.full.Store(full)
+	if full {
+		v.broker.log.Warn().Str("vhost", v.name).Uint64("bytes", have).Msg("the vhost is full: its publishers are held back")
+		return
+	}
+	v.broker.log.Info().Str("vhost", v.name).Uint64("bytes", have).Msg("the vhost is not full any more")
+	v.broker.alarms.release()
 }
 
 func (v *VHost) changeLimits(change func(limits) limits) error {

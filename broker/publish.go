@@ -18,8 +18,8 @@ type OwnPublish struct {
 }
 
 var (
-	// ErrPublishersBlocked is returned by PublishOwn while an alarm holds publishers back.
-	ErrPublishersBlocked = errors.New("publishers are blocked: the broker is low on resources")
+	// ErrPublishersBlocked is returned by PublishOwn while an alarm holds publishers back, or the vhost is full.
+	ErrPublishersBlocked = errors.New("publishers are blocked: the broker is low on resources, or the vhost is full")
 	// ErrRefused is returned by PublishOwn if a queue did not take the message.
 	ErrRefused = errors.New("the message was refused by a queue")
 )
@@ -28,7 +28,7 @@ var (
 // it is where it belongs (on disk, if it lasts) or ctx is done. It reports whether there was a queue for it. p's body must not change
 // afterwards. A refusal is an *amqp.Error.
 func (v *VHost) PublishOwn(ctx context.Context, a Actor, p *OwnPublish) (routed bool, err error) {
-	if v.broker.alarms.Blocked() {
+	if v.broker.alarms.Blocked() || v.Full() {
 		return false, ErrPublishersBlocked
 	}
 	if refused := a.Can(auth.Write, ExchangeResource, p.Exchange); refused != nil {

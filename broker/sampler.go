@@ -67,6 +67,9 @@ func (s *sampler) run() {
 
 func (s *sampler) look(disk bool) {
 	s.pageOut()
+	for _, v := range s.broker.VHosts() {
+		v.measure()
+	}
 	if disk {
 		s.broker.windows.sweep()
 	}

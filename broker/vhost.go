@@ -31,6 +31,7 @@ type VHost struct {
 	policyOf    map[Queue]*EffectivePolicy // of the queues that a policy matches
 	parameters  map[parameterID]json.RawMessage
 	limits      limits
+	full        atomic.Bool                  // publishers are held back, by MaxMessageBytes
 	connections int                          // that are in the vhost
 	gone        bool                         // it was deleted: nothing can be made in it
 	past        [len(queueTypes)]QueueTotals // of deleted queues

@@ -32,8 +32,20 @@ type heldPublish struct {
 }
 
 // mustHold reports whether a publish has to wait, or to line up behind one that does.
-func (c *conn) mustHold() bool {
-	return len(c.held) > 0 || c.srv.o.Broker.Alarms().Blocked()
+func (c *conn) mustHold() bool { return len(c.held) > 0 || c.publishersWait() }
+
+// publishersWait reports whether those of this connection must wait: for an alarm, or since its vhost is full.
+func (c *conn) publishersWait() bool { return c.srv.o.Broker.Alarms().Blocked() || c.vhost.Full() }
+
+// whyWait is what connection.blocked says; "" if publishers may go on.
+func (c *conn) whyWait() string {
+	if reason := c.srv.o.Broker.Alarms().Reason(); reason != "" {
+		return reason
+	}
+	if c.vhost.Full() {
+		return "the vhost is full"
+	}
+	return ""
 }
 
 // hold keeps the finished publish of ch for later and tells the client, if it wants to know,
@@ -45,22 +57,21 @@ func (c *conn) hold(ch *channel) {
 	c.mu.Lock()
 	c.holding = true
 	c.mu.Unlock()
-	alarms := c.srv.o.Broker.Alarms()
-	if reason := alarms.Reason(); reason != "" && c.client.blockedNotify && !c.blockedSent {
+	if reason := c.whyWait(); reason != "" && c.client.blockedNotify && !c.blockedSent {
 		c.blockedSent = true
 		c.out.method(0, &amqp.ConnectionBlocked{Reason: reason}, &c.wakes)
 	}
 	if c.heldBytes >= maxHeld {
 		c.awaitAlarm()
 	}
-	if !alarms.Blocked() { // over already: the wake may have come before holding was set
+	if !c.publishersWait() { // over already: the wake may have come before holding was set
 		c.releaseHeld()
 	}
 }
 
-// releaseHeld carries the held publishes out, in their order, unless an alarm is on.
+// releaseHeld carries the held publishes out, in their order, unless publishers have to wait again.
 func (c *conn) releaseHeld() {
-	for len(c.held) > 0 && c.state == running && !c.srv.o.Broker.Alarms().Blocked() {
+	for len(c.held) > 0 && c.state == running && !c.publishersWait() {
 		h := c.held[0]
 		c.held = c.held[1:]
 		if h.ch.closing {
@@ -83,19 +94,18 @@ func (c *conn) releaseHeld() {
 	}
 }
 
-// awaitAlarm stops reading the connection until no alarm is on, or the connection ends.
+// awaitAlarm stops reading the connection until publishers may go on, or the connection ends.
 func (c *conn) awaitAlarm() {
-	alarms := c.srv.o.Broker.Alarms()
 	c.paused.Store(true)
 	defer c.paused.Store(false)
-	for alarms.Blocked() {
+	for c.publishersWait() {
 		c.mu.Lock()
 		if c.resume == nil {
 			c.resume = make(chan struct{})
 		}
 		resume := c.resume
 		c.mu.Unlock()
-		if !alarms.Blocked() {
+		if !c.publishersWait() {
 			return
 		}
 		c.flushAcks()
@@ -108,11 +118,8 @@ func (c *conn) awaitAlarm() {
 	}
 }
 
-// alarmChanged hears that publishers may go on, or must wait.
-func (c *conn) alarmChanged(reason string) {
-	if reason != "" {
-		return // the next publish finds out
-	}
+// lookAgain hears that publishers may go on, perhaps not those of this connection.
+func (c *conn) lookAgain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.resume != nil {

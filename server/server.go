@@ -69,6 +69,7 @@ func New(o Options) *Server {
 		admission: newAdmission(&o), quit: make(chan struct{}),
 	}
 	o.Broker.Alarms().Listen(s.alarm)
+	o.Broker.Alarms().OnRelease(s.releasePublishers)
 	s.running.Add(1)
 	go s.heartbeats()
 	return s
@@ -237,8 +238,12 @@ func (s *Server) alarm(reason string) {
 	} else {
 		s.o.Log.Warn().Str("reason", reason).Msg("publishers are blocked")
 	}
+}
+
+// releasePublishers has the connections look whether their publishes still must wait.
+func (s *Server) releasePublishers() {
 	for _, c := range s.connections() {
-		c.alarmChanged(reason)
+		c.lookAgain()
 	}
 }
 
