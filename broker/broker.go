@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -242,10 +243,19 @@ func (b *Broker) ranBefore() (ran bool, err error) {
 	return ran, err
 }
 
-// firstRun makes the first vhost and user, both or none.
+// clusterID is the global parameter by which RabbitMQ's metrics tell clusters with the same name apart.
+const clusterID, clusterIDPrefix = "internal_cluster_id", "rabbitmq-cluster-id-"
+
+// firstRun makes the first vhost and user and the cluster's id, all or none.
 func (b *Broker) firstRun(f FirstRun) error {
 	b.vhosts[f.VHost] = newVHost(b, f.VHost)
+	id, err := json.Marshal(clusterIDPrefix + rand.Text()[:22])
+	if err != nil {
+		return err
+	}
+	b.globals[clusterID] = id
 	c := storage.Change{Put: []storage.KV{
+		{Key: metaKey(keyGlobalParameter, clusterID), Value: encodeRecord(json.RawMessage(id))},
 		{Key: metaKey(keyVHost, f.VHost), Value: encodeRecord(VHostMetadata{})},
 		{Key: ranMark, Value: encodeRecord(struct{}{})},
 	}}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/settmq/settmq/amqp"
@@ -121,9 +122,17 @@ func TestParameters(t *testing.T) {
 			t.Errorf("%s/%s: created %v, %v", component, name, got, err)
 		}
 	}
-	set("federation-upstream", "far", `{}`, true)
+	for value, want := range map[string]string{
+		`{}`: "null", `{"uri":"far"}`: `<<"far">>`, `{"uri":["amqp://far","http://far"]}`: `[<<"amqp://far">>,<<"http://far">>]`, `[]`: "null",
+	} {
+		_, err := v.SetParameter("federation-upstream", "far", []byte(value))
+		if err == nil || !strings.Contains(err.Error(), "actually was "+want) {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+	set("federation-upstream", "far", `{"uri":["amqps://u:p@far/%2f?heartbeat=5"]}`, true)
 	set("federation-upstream", "far", upstream, false)
-	set("shovel", "s", `{"src-queue":"q"}`, true)
+	set("shovel", "s", `{"src-uri":"amqp://","dest-uri":["amqp://far"],"src-queue":"q"}`, true)
 	set("operator_policy", "o", `{"pattern":"","definition":{"max-length":5}}`, true)
 	set("vhost-limits", "limits", `{"max-queues":5}`, true)
 	if _, err := v.SetParameter("foo", "x", []byte("1")); err == nil || err.Error() != "Validation failed\n\ncomponent foo not found\n" {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"maps"
+	"net/url"
 	"slices"
 
 	"github.com/settmq/settmq/storage"
@@ -52,8 +53,12 @@ func (v *VHost) SetParameter(component, name string, value []byte) (created bool
 	if !slices.Contains(knownComponents, component) {
 		return false, invalid("component %s not found", component)
 	}
-	if _, err := decodeJSON(value); err != nil {
+	decoded, err := decodeJSON(value)
+	if err != nil {
 		return false, bare("%s: %v", name, err)
+	}
+	if err := checkURIs(component, decoded); err != nil {
+		return false, err
 	}
 	id := parameterID{component, name}
 	var c storage.Change
@@ -64,6 +69,27 @@ func (v *VHost) SetParameter(component, name string, value []byte) (created bool
 	v.mu.Unlock()
 	v.broker.Event("parameter.set", textField("component", component), textField("name", name), textField("vhost", v.name), textField("value", string(value)))
 	return !replaced, ticket.Wait()
+}
+
+// uriKeys are the keys of a component's parameters that must be there: addresses of brokers.
+var uriKeys = map[string][]string{"federation-upstream": {"uri"}, "shovel": {"src-uri", "dest-uri"}}
+
+// checkURIs refuses a parameter that lacks an address, or has one that is none. There may be a list of them.
+func checkURIs(component string, decoded any) error {
+	fields, _ := decoded.(map[string]any)
+	for _, key := range uriKeys[component] {
+		list, ok := fields[key].([]any)
+		if !ok {
+			list = []any{fields[key]}
+		}
+		for _, item := range list {
+			text, _ := item.(string)
+			if u, err := url.Parse(text); err != nil || u.Scheme != "amqp" && u.Scheme != "amqps" {
+				return invalid("%s should be a URI of AMQP or a list of them, actually was %s", key, erlang(fields[key]))
+			}
+		}
+	}
+	return nil
 }
 
 func (v *VHost) putParameterLocked(id parameterID, value json.RawMessage, c *storage.Change) {

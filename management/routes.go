@@ -60,6 +60,11 @@ var routes = []route{
 	{"GET", "/api/definitions/{vhost}", administrator, getVHostDefinitions, true},
 	{"POST", "/api/definitions/{vhost}", administrator, postVHostDefinitions, false},
 
+	{"GET", "/api/shovels", monitoring, nothing, false},
+	{"GET", "/api/shovels/{vhost}", monitoring, nothing, false},
+	{"GET", "/api/federation-links", monitoring, nothing, false},
+	{"GET", "/api/federation-links/{vhost}", monitoring, nothing, false},
+
 	{"GET", "/api/vhosts", management, listVHosts, false},
 	{"GET", "/api/vhosts/{vhost}", administrator, getVHost, false},
 	{"PUT", "/api/vhosts/{vhost}", administrator, putVHost, true},

@@ -60,8 +60,12 @@ type point struct {
 
 // points are the samples of a window, the newest first: at multiples of its step what was known then.
 func points[T comparable](s *broker.Series[T], w window, of func(*T) uint64) (list []point) {
-	if !w.asked() || len(s.History) == 0 {
+	if !w.asked() {
 		return nil
+	}
+	if len(s.History) == 0 { // clients look at the first one, even of an object that has just been made
+		var none T
+		return []point{{time.Now().Truncate(w.step), of(&none)}}
 	}
 	at := s.History[0].At.Truncate(w.step)
 	i := 0

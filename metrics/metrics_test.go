@@ -87,6 +87,9 @@ func TestNumbersOfTheEndpoints(t *testing.T) {
 	}
 	publish(t, b, "quorum", strings.Repeat("x", 200))
 	publish(t, b, "nowhere", "lost")
+	if _, err := b.SetGlobalParameter("internal_cluster_id", []byte(`"rabbitmq-cluster-id-x"`)); err != nil {
+		t.Fatal(err)
+	}
 	wants(
 		t, get(t, h, "/metrics"),
 		"rabbitmq_queues 3",
@@ -107,7 +110,7 @@ func TestNumbersOfTheEndpoints(t *testing.T) {
 		`rabbitmq_message_size_bytes_sum{protocol="amqp091"} 219`,
 		`rabbitmq_global_messages_delivered_total{protocol="amqp091",queue_type="rabbit_quorum_queue"} 0`,
 		`rabbitmq_global_messages_dead_lettered_rejected_total{dead_letter_strategy="disabled",queue_type="rabbit_classic_queue"} 0`,
-		`rabbitmq_identity_info{rabbitmq_cluster="settmq@test",rabbitmq_cluster_permanent_id="rabbitmq-cluster-id-settmq@test",rabbitmq_endpoint="aggregated",rabbitmq_node="settmq@test"} 1`,
+		`rabbitmq_identity_info{rabbitmq_cluster="settmq@test",rabbitmq_cluster_permanent_id="rabbitmq-cluster-id-x",rabbitmq_endpoint="aggregated",rabbitmq_node="settmq@test"} 1`,
 		"rabbitmq_alarms_memory_used_watermark 0",
 		"settmq_publishers_held 0",
 	)
