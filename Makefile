@@ -11,7 +11,7 @@ FUZZTIME ?= 60s
 
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint fmt generate fuzz faults integration contract clients delays streams torture bench nightly ci clean
+.PHONY: help build run test race lint fmt generate fuzz faults integration contract clients rabbitmqadmin2 ansible delays streams torture bench nightly ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ contract: ## record what the RabbitMQ at MANAGEMENT_URL and AMQP_URL answers, fo
 
 clients: build ## programs with the world's clients
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq integration/clients/run
+
+rabbitmqadmin2: build ## every command of rabbitmqadmin 2, which is built first: five minutes
+	SETTMQ_BINARY=$(CURDIR)/bin/settmq ci/with-broker ci/rabbitmqadmin2
 
 ansible: build ## Ansible's modules for RabbitMQ, by rabbitmqctl and rabbitmq-plugins
 	SETTMQ_BINARY=$(CURDIR)/bin/settmq integration/ansible/run
