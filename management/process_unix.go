@@ -20,3 +20,12 @@ func fileDescriptors() (open, limit uint64) {
 	}
 	return open, limit
 }
+
+// contextSwitches counts those of the process since its start.
+func contextSwitches() uint64 {
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
+		return 0
+	}
+	return uint64(r.Nvcsw) + uint64(r.Nivcsw)
+}

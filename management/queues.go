@@ -313,8 +313,8 @@ func actOnQueue(r *request) (any, error) {
 	return nil, badRequest([]any{"unknown", action})
 }
 
-// rebalance moves leaders between nodes, of which there is one.
 // nothing lists what there is none of: shovels and federation links, which agents ask for.
 func nothing(*request) (any, error) { return []any{}, nil }
 
+// rebalance moves leaders between nodes, of which there is one.
 func rebalance(*request) (any, error) { return noContent, nil }
