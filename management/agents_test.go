@@ -127,4 +127,3 @@ func reads(v any, path, kind string) error {
 	}
 	return reads(next, rest, kind)
 }
-
