@@ -115,9 +115,6 @@ func (v *VHost) checkQueueArguments(d QueueDeclare) *amqp.Error {
 			return amqp.PreconditionFailed("invalid arg '%s' for %s of queue type %s", f.Name, what, t.module())
 		}
 	}
-	if t == StreamQueue {
-		return checkStreamSizes(d.Arguments)
-	}
 	return nil
 }
 

@@ -28,6 +28,10 @@ type QueueDeclare struct {
 // stored, whatever durable said.
 func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Name = stripNewlines(d.Name); d.Name == "" {
+		kind, _ := d.Arguments.Get(argQueueType)
+		if _, known := parseQueueType(kind.Text()); namesType(kind) && !known {
+			return nil, amqp.PreconditionFailed("unknown queue type '%s'", kind.Text())
+		}
 		if t := typeOf(d.Arguments); t != ClassicQueue {
 			return nil, amqp.PreconditionFailed("Cannot declare a server-named queue for type %s", t.module())
 		}
@@ -80,7 +84,11 @@ func (v *VHost) checkNewQueue(a Actor, d QueueDeclare) *amqp.Error {
 	if err := v.checkQueueLimit(d.Name); err != nil {
 		return err
 	}
-	return v.checkProperties(typeOf(d.Arguments), d)
+	t := typeOf(d.Arguments)
+	if err := v.checkProperties(t, d); err != nil || t != StreamQueue {
+		return err
+	}
+	return checkStreamSizes(d.Arguments)
 }
 
 func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Ticket) {

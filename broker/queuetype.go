@@ -65,13 +65,17 @@ func typeOf(args amqp.Table) QueueType {
 // TypeOf returns the type of a queue.
 func TypeOf(q Queue) QueueType { return typeOf(q.About().Arguments) }
 
+// namesType reports whether a text names a type, known or not. An empty name and Erlang's null come out of definitions that
+// older versions wrote.
+func namesType(v amqp.Value) bool {
+	return v.Kind() == amqp.KindString && v.Text() != "" && v.Text() != "undefined"
+}
+
 // withType returns the declaration with the type in its arguments, so that it is in every
 // listing and a queue can be declared again when the default has changed. Who names no type
 // gets the default one, if a queue with these properties can be of it, otherwise classic.
 func (d QueueDeclare) withType(byDefault QueueType) QueueDeclare {
-	v, ok := d.Arguments.Get(argQueueType)
-	// An empty name and Erlang's null come out of definitions that older versions wrote.
-	if ok && (v.Kind() != amqp.KindString || v.Text() != "" && v.Text() != "undefined") {
+	if v, ok := d.Arguments.Get(argQueueType); ok && (v.Kind() != amqp.KindString || namesType(v)) {
 		return d
 	}
 	t := byDefault

@@ -87,6 +87,11 @@ func (r *Router) Route(exchangeName, routingKey []byte, p *amqp.Properties) (*Ro
 	if p.Has(amqp.PropHeaders) {
 		var err *amqp.Error
 		if keys, err = senderSelected(p); err != nil {
+			r.vhost.mu.RLock()
+			defer r.vhost.mu.RUnlock()
+			if _, missing := r.vhost.publishableLocked(string(exchangeName)); missing != nil {
+				return nil, missing
+			}
 			return nil, err
 		}
 	}
@@ -122,12 +127,9 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 	v := r.vhost
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	x, ok := v.exchanges[exchangeName]
-	if !ok {
-		return nil, v.noSuch(ExchangeResource, exchangeName)
-	}
-	if x.Internal {
-		return nil, amqp.AccessRefused("cannot publish to internal %s", v.resource(ExchangeResource, x.Name))
+	x, err := v.publishableLocked(exchangeName)
+	if err != nil {
+		return nil, err
 	}
 	rt := r.evaluateLocked(x, routingKey, extraKeys, p)
 	rt.counts = r.countsFor(x)
@@ -137,6 +139,18 @@ func (r *Router) find(exchangeName, routingKey string, extraKeys []string, p *am
 		r.cache[string(r.cacheKey)] = rt
 	}
 	return rt, nil
+}
+
+// publishableLocked is the exchange of that name, if clients may publish to it.
+func (v *VHost) publishableLocked(name string) (*Exchange, *amqp.Error) {
+	x, ok := v.exchanges[name]
+	switch {
+	case !ok:
+		return nil, v.noSuch(ExchangeResource, name)
+	case x.Internal:
+		return nil, amqp.AccessRefused("cannot publish to internal %s", v.resource(ExchangeResource, x.Name))
+	}
+	return x, nil
 }
 
 // evaluateLocked finds the way from x on. The result is valid until the next use of r.

@@ -63,6 +63,12 @@ func TestPublishRefusals(t *testing.T) {
 			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",longstr}`,
 		},
 		{
+			name: "CC that is no list to no exchange", do: func(t *testing.T, s *scene) {
+				publishMessage(t, s.ch, s.x, "k", amqp.Publishing{Headers: amqp.Table{"CC": "other"}})
+			},
+			code: 404, text: "NOT_FOUND - no exchange '{x}' in vhost '{vhost}'",
+		},
+		{
 			name: "BCC is a number", do: header("BCC", int32(1)),
 			code: 406, text: `PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"BCC",signedint}`,
 		},

@@ -194,6 +194,13 @@ func TestQueueArgumentRefusals(t *testing.T) {
 			do: func(_ *testing.T, s *scene) { _, _ = s.ch.QueueDeclare(s.q, true, false, false, false, c.args) },
 		})
 	}
+	table = append(table,
+		refusal{name: "unknown type without a name", code: 406, text: "PRECONDITION_FAILED - unknown queue type 'lazy'", do: func(_ *testing.T, s *scene) {
+			_, _ = s.ch.QueueDeclare("", true, false, false, false, amqp.Table{"x-queue-type": "lazy"})
+		}},
+		refusal{name: "exclusive stream with a bad filter size", code: 406, do: func(_ *testing.T, s *scene) {
+			_, _ = s.ch.QueueDeclare(s.q, true, false, true, false, amqp.Table{"x-queue-type": "stream", "x-stream-filter-size-bytes": int32(1)})
+		}, text: "PRECONDITION_FAILED - invalid property 'exclusive-owner' for queue '{q}' in vhost '{vhost}'"})
 	for _, kind := range []string{"quorum", "stream"} {
 		args := amqp.Table{"x-queue-type": kind}
 		property := func(name string) string {
