@@ -30,6 +30,18 @@ func TestMaxLengthBytes(t *testing.T) {
 	wantReady(t, ch, q, 0)
 }
 
+func TestMaxLengthBytesOfAQuorumQueue(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	q := sharedQueue(t, ch, amqp.Table{"x-max-length-bytes": int32(10), "x-queue-type": "quorum"})
+	publishConfirmed(t, openConfirming(t), "", q, persistent("12345", "67890")...)
+	want := 2
+	if differs(t, "quorum-length-bytes") {
+		want = 1
+	}
+	eventually(t, func() error { return hasReady(ch, q, want) })
+}
+
 // Messages that a consumer holds do not count.
 func TestMaxLengthCountsReadyMessages(t *testing.T) {
 	t.Parallel()
@@ -39,6 +51,27 @@ func TestMaxLengthCountsReadyMessages(t *testing.T) {
 	publish(t, ch, "", q, "a", "b", "c")
 	for _, body := range []string{"a", "b", "c"} {
 		wantDelivery(t, in, body, false)
+	}
+}
+
+// What comes back counts again, and is the oldest.
+func TestMaxLengthHoldsForReturnedMessages(t *testing.T) {
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			ch := open(t)
+			from, to, _ := deadLettered(t, ch, amqp.Table{"x-max-length": int32(1), "x-queue-type": kind})
+			publishConfirmed(t, openConfirming(t), "", from, persistent("a")...)
+			d := get(t, ch, from, false)
+			publishConfirmed(t, openConfirming(t), "", from, persistent("b")...)
+			must(t, d.Nack(false, true))
+			dead := receive(t, consume(t, ch, to, "", nil))
+			wantHeaders(t, death(t, dead, 0, 1), amqp.Table{"reason": "maxlen", "queue": from})
+			if string(dead.Body) != "a" {
+				t.Errorf("%q was dropped", dead.Body)
+			}
+			eventually(t, func() error { return hasReady(ch, from, 1) })
+		})
 	}
 }
 

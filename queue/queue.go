@@ -298,6 +298,7 @@ func (q *Queue) Requeue(seqs []uint64, failed bool, w *Wakes) {
 		}
 	}
 	q.pumpLocked(w)
+	q.trimLocked(w) // of what no consumer took at once
 	q.mu.Unlock()
 }
 

@@ -161,11 +161,14 @@ func (q *Queue) overLocked() bool {
 func (q *Queue) lengthLocked() int { return q.m.Ready() + len(q.dead.refused) }
 
 // trimLocked drops messages from the head until the queue is as short as it has to be. Where they
-// are not in memory it goes on when they are; see refillLocked.
+// are not in memory it asks for them, and goes on when they are.
 func (q *Queue) trimLocked(w *Wakes) {
 	for q.set.Overflow == DropHead && q.overLocked() {
 		keep := q.keepsDead()
 		if !q.m.DropHead(keep, &q.next) {
+			if q.Store != nil {
+				q.refillLocked()
+			}
 			break
 		}
 		q.leftLocked(keep, MaxLen, w)
@@ -331,7 +334,6 @@ func (q *Queue) tick(now int64) {
 		return
 	}
 	late := q.lateLocked(now)
-	q.trimLocked(&w)
 	if q.retryAt > 0 && q.retryAt <= now {
 		q.retryLocked(&w)
 	}
@@ -341,6 +343,7 @@ func (q *Queue) tick(now int64) {
 		q.lastUse = now // asked again in a while, if it is still here
 	}
 	q.pumpLocked(&w)
+	q.trimLocked(&w)
 	q.releaseWaitersLocked() // gets wait for expiry to be done
 	q.armLocked()
 	q.mu.Unlock()
