@@ -11,7 +11,7 @@ FUZZTIME ?= 60s
 
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build run test race lint fmt generate fuzz faults integration contract clients rabbitmqadmin2 ansible delays streams torture bench nightly ci clean
+.PHONY: help build run test race lint fmt generate fuzz faults integration contract compare clients rabbitmqadmin2 ansible delays streams torture bench nightly ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ delays: ## a million delayed messages, due at 20 000 a second after a kill -9
 
 streams: ## five million messages through a stream, with a restart and retention
 	go test ./integration/ -count=1 -timeout 2h -v -run TestStreamOfAnySize -stream-messages 5000000
+
+compare: ## random conversations with the brokers of AMQP_URL and PEER_URL: both have to say the same
+	go test ./integration/compare -v -conversations 200 -parallel 8 -last 40
+	go test ./integration/compare -v -conversations 100 -parallel 8 -last 40 -quorum
 
 torture: ## kill -9 under load and account for every message
 	go run ./integration/torture -kills 100 -messages 1000000

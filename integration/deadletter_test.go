@@ -100,6 +100,19 @@ func TestDeadLettersGoByAllTheirKeys(t *testing.T) {
 	}
 }
 
+// The first delivery from a queue is the first, wherever the message comes from.
+func TestDeadLettersAreNotRedelivered(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	from, to, _ := deadLettered(t, ch, nil)
+	publish(t, ch, "", from, "m")
+	must(t, get(t, ch, from, false).Reject(false))
+	eventually(t, func() error { return hasReady(ch, to, 1) })
+	if d := get(t, ch, to, true); d.Redelivered != differs(t, "dead-letter-redelivered") {
+		t.Errorf("redelivered is %v", d.Redelivered)
+	}
+}
+
 func TestRejectedMessageIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	ch := open(t)

@@ -244,3 +244,21 @@ func TestGlobalPrefetchIsPerConsumerWhereItIsNotSupported(t *testing.T) {
 	wantDelivery(t, consume(t, ch, q, "b", nil), "1", false)
 	wantReady(t, ch, q, 3)
 }
+
+// Messages that were fetched with basic.get do not use up the channel's prefetch.
+func TestGlobalPrefetchDoesNotCountGets(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	needs(t, "global-qos")
+	q := privateQueue(t, ch, nil)
+	publish(t, ch, "", q, "got", "consumed")
+	d := get(t, ch, q, false)
+	must(t, ch.Qos(1, 0, true))
+	in := consume(t, ch, q, "", nil)
+	if differs(t, "gets-in-global-qos") {
+		must(t, d.Ack(false))
+		wantReady(t, ch, q, 1) // although nothing is outstanding
+		return
+	}
+	wantDelivery(t, in, "consumed", false)
+}

@@ -296,6 +296,20 @@ func TestDelayedRetry(t *testing.T) {
 }
 
 // A quorum queue stores every message, and leaves the delivery mode as it is.
+func TestBadDelayedRetryIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []amqp.Table{{"x-delayed-retry-type": "sometimes"}, {"x-delayed-retry-min": int32(-1)}, {"x-delivery-limit": "many"}} {
+		ch := open(t)
+		bad["x-queue-type"] = "quorum"
+		name := nameFor(t, "q")
+		removeQueue(t, name)
+		_, err := ch.QueueDeclare(name, true, false, false, false, bad)
+		if differs(t, "quorum-argument-values") != (err == nil) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
 func TestQuorumQueueKeepsTransientMessages(t *testing.T) {
 	var quorum, classic string
 	lives(t, func(t *testing.T, ch *amqp.Channel, names *durableNames) {

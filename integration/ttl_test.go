@@ -60,9 +60,7 @@ func TestTTLZero(t *testing.T) {
 // RabbitMQ looks at the head of a queue only; here a message goes when its time has come.
 func TestShortExpirationBehindALongOne(t *testing.T) {
 	t.Parallel()
-	if !sut.settmq {
-		t.Skip("RabbitMQ expires messages at the head only")
-	}
+	needs(t, "expiry-in-place")
 	ch := open(t)
 	from, to, _ := deadLettered(t, ch, nil)
 	publishMessage(t, ch, "", from, expiring("long", 60000))

@@ -14,9 +14,8 @@ import (
 	"strconv"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
 	"clients/checks"
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 func main() {

@@ -8,12 +8,11 @@ import (
 	"strconv"
 	"sync"
 
+	"clients/checks"
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	"github.com/ThreeDotsLabs/watermill/message"
 	rabbit "github.com/rabbitmq/amqp091-go"
-
-	"clients/checks"
 )
 
 func main() {
