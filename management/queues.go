@@ -38,10 +38,13 @@ func (q queueIn) details() (d queue.Details) {
 // noRate is a rate where nobody measures one.
 var noRate = object{{"rate", 0.0}}
 
+// queueFields is how many fields the row of a queue has, about.
+const queueFields = 48
+
 // queueBasics is what a queue is, without its counters.
 func (r *request) queueBasics(q queueIn) object {
 	d, t := q.About(), broker.TypeOf(q)
-	o := object{
+	o := append(make(object, 0, queueFields), object{
 		{"arguments", d.Arguments},
 		{"auto_delete", d.AutoDelete},
 		{"durable", d.Durable},
@@ -52,7 +55,7 @@ func (r *request) queueBasics(q queueIn) object {
 		{"node", r.broker.Node()},
 		{"type", t.String()},
 		{"vhost", q.vhost.Name()},
-	}
+	}...)
 	if d.Exclusive() {
 		if c := r.broker.ConnectionByID(d.Owner); c != nil {
 			a := c.About()
