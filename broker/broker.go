@@ -51,6 +51,8 @@ type Options struct {
 	// ConsumerTimeout bounds how long consumers of quorum queues may hold a message if nobody says
 	// otherwise; 0 for no limit.
 	ConsumerTimeout time.Duration
+	// Interceptors add to every message that a client publishes; none by default.
+	Interceptors Interceptors
 }
 
 // FirstRun is what a new broker starts with: one user with all rights in one vhost. An
@@ -73,17 +75,18 @@ type Limits struct {
 
 // Broker is a running broker. All methods may be called from any goroutine.
 type Broker struct {
-	store       *storage.Store
-	pager       *queue.Pager
-	streams     *streams.Engine
-	timers      *queue.Timers
-	log         zerolog.Logger
-	node        string
-	limits      Limits
-	defaults    settingsDefaults
-	defaultType QueueType // of queues that name none, in vhosts that say nothing
-	users       *Users
-	alarms      Alarms
+	store        *storage.Store
+	pager        *queue.Pager
+	streams      *streams.Engine
+	timers       *queue.Timers
+	log          zerolog.Logger
+	node         string
+	limits       Limits
+	interceptors Interceptors
+	defaults     settingsDefaults
+	defaultType  QueueType // of queues that name none, in vhosts that say nothing
+	users        *Users
+	alarms       Alarms
 
 	lastConsumer   atomic.Uint64
 	lastConnection atomic.Uint64
@@ -111,7 +114,7 @@ const pagerWorkers = 2
 // of [storage.Open] come through.
 func Open(o Options) (*Broker, error) {
 	b := &Broker{
-		log: o.Log, node: o.Node, limits: o.Limits, defaults: settingsDefaults{ConsumerTimeout: o.ConsumerTimeout},
+		log: o.Log, node: o.Node, limits: o.Limits, interceptors: o.Interceptors, defaults: settingsDefaults{ConsumerTimeout: o.ConsumerTimeout},
 		vhosts: make(map[string]*VHost), globals: make(map[string]json.RawMessage),
 	}
 	var ok bool

@@ -34,6 +34,7 @@ func (v *VHost) PublishOwn(ctx context.Context, a Actor, p *OwnPublish) (routed 
 	if refused := a.Can(auth.Write, ExchangeResource, p.Exchange); refused != nil {
 		return false, refused
 	}
+	v.broker.Intercept(&p.Properties)
 	r := v.ownRouters.Get().(*Router)
 	defer v.ownRouters.Put(r)
 	rt, refused := r.Route([]byte(p.Exchange), []byte(p.RoutingKey), &p.Properties)

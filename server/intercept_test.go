@@ -3,11 +3,13 @@ package server
 import (
 	"bytes"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/settmq/settmq/amqp"
 	"github.com/settmq/settmq/auth"
 	"github.com/settmq/settmq/broker"
+	"github.com/settmq/settmq/storage/journal/faultfs"
 )
 
 // through publishes a message with these properties and returns those that a consumer gets.
@@ -30,14 +32,21 @@ func (p *peer) through(q string, props amqp.Properties) (got amqp.Properties, he
 	return got, headers
 }
 
+// intercepting is inBubble with a broker that has interceptors.
+func intercepting(t *testing.T, i broker.Interceptors, f func(t *testing.T, r *rig)) {
+	o := brokerOptions(t, t.TempDir(), &disk{FS: faultfs.New(1)})
+	o.Interceptors = i
+	synctest.Test(t, func(t *testing.T) { f(t, newRigOn(t, o)) })
+}
+
 func TestInterceptors(t *testing.T) {
 	theirs := amqp.Properties{
 		Flags: amqp.PropHeaders | amqp.PropTimestamp | amqp.PropMessageID, Timestamp: 7, MessageID: []byte("m"),
 		Headers: amqp.Table{{Name: "timestamp_in_ms", Value: amqp.Int64(7000)}, {Name: "k", Value: amqp.Uint16(1)}, {Name: "x-routed-by", Value: amqp.String("them")}}.Append(nil),
 	}
 	for _, overwrite := range []bool{false, true} {
-		i := Interceptor{Enabled: true, Overwrite: overwrite}
-		inBubble(t, func(t *testing.T, r *rig) {
+		i := broker.Interceptor{Enabled: true, Overwrite: overwrite}
+		intercepting(t, broker.Interceptors{Timestamp: i, RoutingNode: i}, func(t *testing.T, r *rig) {
 			now := time.Now() // stands still
 			p := r.open()
 			p.declare("q")
@@ -61,13 +70,13 @@ func TestInterceptors(t *testing.T) {
 			}); !broker.IsReplyAddress(string(got.ReplyTo)) || !headers.Equal(ours) {
 				t.Errorf("reply-to %s, headers %v", got.ReplyTo, headers)
 			}
-		}, func(o *Options) { o.Interceptors = Interceptors{Timestamp: i, RoutingNode: i} })
+		})
 	}
 }
 
 // TestHeadersExchangeSeesInterceptedHeaders: the additions come before routing.
 func TestHeadersExchangeSeesInterceptedHeaders(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	intercepting(t, broker.Interceptors{RoutingNode: broker.Interceptor{Enabled: true}}, func(t *testing.T, r *rig) {
 		p := r.open()
 		p.declare("q")
 		call[*amqp.QueueBindOk](p, 1, &amqp.QueueBind{Queue: "q", Exchange: "amq.headers", Arguments: amqp.Table{
@@ -76,7 +85,7 @@ func TestHeadersExchangeSeesInterceptedHeaders(t *testing.T) {
 		p.publish(1, "amq.headers", "", "m")
 		p.send(1, &amqp.BasicGet{Queue: "q", NoAck: true})
 		expectContent[*amqp.BasicGetOk](p, 1)
-	}, func(o *Options) { o.Interceptors.RoutingNode.Enabled = true })
+	})
 }
 
 // TestUserIDOfAnotherUser: only a user with the tag impersonator may use another's name, or one

@@ -170,8 +170,8 @@ func (ch *channel) checkedPublish(c *content) *amqp.Error {
 			return err
 		}
 	}
-	if conn.srv.o.Interceptors.any() {
-		ch.intercept(c)
+	if conn.srv.o.Broker.Intercept(&c.properties) {
+		c.encoded = c.properties.Append(nil)
 	}
 	rt, err := ch.router.Route(c.exchange, c.routingKey, &c.properties)
 	if err == nil || err.Code == amqp.ReplyPreconditionFailed { // of several faults CC is named last

@@ -34,8 +34,6 @@ type Options struct {
 	TLSTimeout       time.Duration // of these, for TLS
 	MaxMessageSize   int           // body bytes, at most 512 MiB
 
-	Interceptors Interceptors // of publishes; none by default
-
 	Mechanisms []string // PLAIN, AMQPLAIN, EXTERNAL
 	// CertificateUser names the user of a client certificate, for EXTERNAL.
 	CertificateUser func(*tls.ConnectionState) (string, error)

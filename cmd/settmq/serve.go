@@ -297,6 +297,10 @@ func openBroker(cfg *config.Config, log zerolog.Logger, onFailure func(error)) (
 			MaxExchangesPerVHost: int(cfg.Limits.MaxExchanges), MaxBindings: int(cfg.Limits.MaxBindings),
 			MaxFailedLogins: int(cfg.Limits.MaxFailedLogins),
 		},
+		Interceptors: broker.Interceptors{
+			Timestamp:   broker.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderTimestamp),
+			RoutingNode: broker.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderRoutingNode),
+		},
 		DefaultQueueType: cfg.DefaultQueueType, ConsumerTimeout: cfg.ConsumerTimeout.Std(),
 		MessageMemory: uint64(memory), MemoryWatermark: uint64(watermark), DiskFreeLimit: diskFreeLimit(cfg),
 	})
@@ -320,10 +324,6 @@ func serverOptions(cfg *config.Config, b *broker.Broker, log zerolog.Logger) ser
 		Product: cfg.ServerProperties.Product, Version: cfg.ServerProperties.Version, Properties: cfg.ServerProperties.Extra,
 		Heartbeat: cfg.Heartbeat.Std(), FrameMax: uint32(cfg.FrameMax), InitialFrameMax: uint32(cfg.InitialFrameMax),
 		ChannelMax: uint16(cfg.ChannelMax), HandshakeTimeout: cfg.HandshakeTimeout.Std(), TLSTimeout: cfg.TLSHandshakeTimeout.Std(),
-		Interceptors: server.Interceptors{
-			Timestamp:   server.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderTimestamp),
-			RoutingNode: server.Interceptor(cfg.MessageInterceptors.Incoming.SetHeaderRoutingNode),
-		},
 		MaxMessageSize: int(cfg.MaxMessageSize), Mechanisms: cfg.Auth.Mechanisms,
 		CertificateUser: func(s *tls.ConnectionState) (string, error) {
 			return auth.CertificateName(s, auth.CertificateField(cfg.Auth.SSLCertLoginFrom),

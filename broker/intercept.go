@@ -1,4 +1,4 @@
-package server
+package broker
 
 import (
 	"time"
@@ -21,13 +21,11 @@ type Interceptor struct {
 	Enabled, Overwrite bool
 }
 
-func (i *Interceptors) any() bool { return i.Timestamp.Enabled || i.RoutingNode.Enabled }
-
-// intercept changes the properties of a publish as the interceptors say.
-func (ch *channel) intercept(c *content) {
-	o := &ch.conn.srv.o
-	p := &c.properties
-	if i := o.Interceptors.Timestamp; i.Enabled {
+// Intercept changes the properties of a publish as the interceptors say, before it is routed; false if there is nothing to
+// change.
+func (b *Broker) Intercept(p *amqp.Properties) bool {
+	of := &b.interceptors
+	if i := of.Timestamp; i.Enabled {
 		now := time.Now()
 		i.setHeader(p, "timestamp_in_ms", amqp.Int64(now.UnixMilli()))
 		if i.Overwrite || !p.Has(amqp.PropTimestamp) {
@@ -35,10 +33,10 @@ func (ch *channel) intercept(c *content) {
 			p.Timestamp = uint64(now.Unix())
 		}
 	}
-	if i := o.Interceptors.RoutingNode; i.Enabled {
-		i.setHeader(p, "x-routed-by", amqp.String(o.Broker.Node()))
+	if i := of.RoutingNode; i.Enabled {
+		i.setHeader(p, "x-routed-by", amqp.String(b.Node()))
 	}
-	c.encoded = p.Append(nil)
+	return of.Timestamp.Enabled || of.RoutingNode.Enabled
 }
 
 func (i Interceptor) setHeader(p *amqp.Properties, name string, v amqp.Value) {
