@@ -38,7 +38,7 @@ type Options struct {
 	First FirstRun
 	// Limits keep one client from taking everything.
 	Limits Limits
-	// MessageMemory bounds the bodies of stored messages kept in memory, in bytes.
+	// MessageMemory bounds what stored messages take in memory, in bytes, with their properties and all that belongs to them.
 	MessageMemory uint64
 	// MemoryWatermark is the size of the process, in bytes, beyond which publishers are
 	// blocked; 0 for no limit.

@@ -88,7 +88,7 @@ func (s *sampler) alarmLocked(disk bool) {
 	}
 }
 
-// pageOut brings the bodies in memory back under the budget, the queues with most first.
+// pageOut brings the messages in memory back under the budget, the queues with most first.
 func (s *sampler) pageOut() {
 	type held struct {
 		q     *queue.Queue
@@ -100,7 +100,7 @@ func (s *sampler) pageOut() {
 	)
 	for _, v := range s.broker.VHosts() {
 		for _, q := range v.keepers() {
-			if n := q.Info().LoadedBytes; n > 0 {
+			if n := q.Info().Memory; n > 0 {
 				total += n
 				queues = append(queues, held{q, n})
 			}

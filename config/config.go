@@ -154,7 +154,7 @@ type Storage struct {
 	JournalMax     Size `yaml:"journal_max"`
 	// CommitBudget bounds the bytes received but not yet on disk; publishers wait beyond it.
 	CommitBudget Size `yaml:"commit_budget"`
-	// MessageMemory bounds the message bodies held in memory. Auto: 64 MiB, or 40 % of
+	// MessageMemory bounds what stored messages take in memory, with all that belongs to them. Auto: 64 MiB, or 40 % of
 	// the memory watermark if that is less: more gains little over the page cache.
 	MessageMemory AutoSize `yaml:"message_memory"`
 }

@@ -338,7 +338,7 @@ func (r *request) memoryParts() (parts []field, total uint64) {
 	var messages uint64
 	for _, v := range r.broker.VHosts() {
 		for _, q := range v.Queues() {
-			messages += q.Info().LoadedBytes
+			messages += q.Info().Memory
 		}
 	}
 	other := max(m.HeapInuse, messages) - messages

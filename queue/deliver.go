@@ -183,9 +183,8 @@ func (q *Queue) releaseWaitersLocked() {
 	q.waiters = nil
 }
 
-// PageOut drops bodies of stored messages from memory: first those behind the head of the
-// queue, then those that consumers hold, until about want bytes are free. It returns how
-// many were freed.
+// PageOut drops stored messages from memory: first those behind the head of the queue, then those that consumers hold,
+// until about want bytes, counted as [Info].Memory counts them, are free. It returns how many were freed.
 func (q *Queue) PageOut(want uint64) (freed uint64) {
 	if q.Store == nil {
 		return 0
@@ -193,16 +192,17 @@ func (q *Queue) PageOut(want uint64) (freed uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	const step = 1024
+	around := q.aroundLocked()
 	for freed < want {
 		n, bytes := q.m.PageOut(headWindow, step, q.Store.Stored)
-		freed += bytes
+		freed += bytes + uint64(n)*around
 		if n == 0 {
 			break
 		}
 	}
 	for freed < want {
 		n, bytes := q.m.ReleaseUnacked(step, q.Store.Stored)
-		freed += bytes
+		freed += bytes + uint64(n)*around
 		if n == 0 {
 			break
 		}
@@ -227,6 +227,7 @@ func (q *Queue) loaded(items []storage.Stored, next uint64, err error) {
 	page := make([]fifo.LoadedItem[*storage.Message], len(items))
 	for i, it := range items {
 		Recovered(it.Message)
+		q.weighLocked(it.Message)
 		page[i] = fifo.LoadedItem[*storage.Message]{
 			Seq: it.Seq, Payload: it.Message, Size: uint32(len(it.Message.Body)), Redelivered: it.Redelivered,
 			Priority: it.Note.Priority ^ q.DefaultPriority, Group: q.group(it.Message),

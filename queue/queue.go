@@ -114,6 +114,7 @@ type Queue struct {
 	deadStats DeadStats
 	next      fifo.Delivery[*storage.Message]
 	out       Delivery
+	usual     int64   // bytes of properties of a message, an average of the last ones
 	counted   counted // what out refers to when it tells its counts
 
 	sending sync.Mutex // before mu: dead letters are sent in order
@@ -168,6 +169,7 @@ func (q *Queue) Publish(m *storage.Message, w *Wakes) bool {
 		return accepted
 	}
 	q.stats.Publish++
+	q.weighLocked(m)
 	seq := q.m.Enqueue(fifo.Item[*storage.Message]{Payload: m, Size: uint32(len(m.Body)), Priority: q.DefaultPriority})
 	if q.keeps(m) {
 		q.stats.DiskWrites++
@@ -369,7 +371,7 @@ func (q *Queue) ActiveConsumer() (id fifo.ConsumerID, single bool) {
 // Info is a snapshot of a queue's counters.
 type Info struct {
 	Ready, Unacked, Consumers int
-	LoadedBytes               uint64 // body bytes in memory
+	Memory                    uint64 // what the messages in memory take, about: bodies and all that belongs to them
 	ReadyBytes                uint64 // body bytes of the ready messages
 	CanTake                   bool   // a consumer takes the next message at once
 }
@@ -378,5 +380,5 @@ type Info struct {
 func (q *Queue) Info() Info {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), LoadedBytes: q.m.LoadedBytes(), ReadyBytes: q.m.ReadyBytes(), CanTake: q.m.CanTake()}
+	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), Memory: q.memoryLocked(), ReadyBytes: q.m.ReadyBytes(), CanTake: q.m.CanTake()}
 }

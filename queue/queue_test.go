@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func TestPagingReturnsEveryMessageOnceInOrder(t *testing.T) {
 	if freed := q.PageOut(1 << 40); freed == 0 {
 		t.Fatal("nothing was paged out")
 	}
-	if have := q.Info(); have.LoadedBytes > headWindow*20 || have.Ready != n {
+	if have := q.Info(); have.Memory > headWindow*(20+q.aroundLocked()) || have.Ready != n {
 		t.Fatalf("after paging out: %+v", have)
 	}
 	s := newSink(-1)
@@ -48,8 +49,32 @@ func TestPagingReturnsEveryMessageOnceInOrder(t *testing.T) {
 			q.PageOut(1 << 40) // also bodies that the consumer holds
 		}
 	}
-	if have := q.Info(); have.Ready != 0 || have.Unacked != 0 || have.LoadedBytes != 0 {
+	if have := q.Info(); have.Ready != 0 || have.Unacked != 0 || have.Memory != 0 {
 		t.Errorf("after the last ack: %+v", have)
+	}
+}
+
+// TestSmallMessagesWeighMoreThanTheirBodies: without bodies to speak of, messages take memory all the same, and leave it.
+func TestSmallMessagesWeighMoreThanTheirBodies(t *testing.T) {
+	r := newRig(t)
+	q := r.durable("small")
+	c := newConfirms()
+	const n, properties = 4000, 500
+	p := amqp.Properties{Flags: amqp.PropHeaders, Headers: amqp.Table{{Name: "h", Value: amqp.String(strings.Repeat("p", properties))}}.Append(nil)}
+	for i := range n {
+		m := &storage.Message{Properties: p.Append(nil), Body: []byte{1}, Confirm: c, ConfirmSeq: uint64(i) + 1}
+		m.Targets.Store(2)
+		var w Wakes
+		q.Publish(m, &w)
+		m.Done()
+	}
+	c.all(t, n)
+	all := q.Info().Memory
+	if all < n*(properties+messageSize) || all > n*2*(properties+messageSize) {
+		t.Fatalf("%d messages take %d bytes", n, all)
+	}
+	if freed := q.PageOut(all / 2); freed < all/2 || q.Info().Memory+freed != all {
+		t.Errorf("of %d bytes %d were freed, %d are left", all, freed, q.Info().Memory)
 	}
 }
 
@@ -66,7 +91,7 @@ func TestRequeuedMessagesComeBackFromDisk(t *testing.T) {
 	s := newSink(-1)
 	k := subscribe(t, q, 1, s, 0)
 	held := s.take(t, n)
-	if q.PageOut(1<<40) == 0 || q.Info().LoadedBytes != 0 {
+	if q.PageOut(1<<40) == 0 || q.Info().Memory != 0 {
 		t.Fatalf("outstanding bodies are still in memory: %+v", q.Info())
 	}
 	var w Wakes
@@ -387,7 +412,7 @@ func TestOnlyOtherPrioritiesCostANote(t *testing.T) {
 		}
 	}
 	defer end()
-	if have := q.Info(); have.Ready != n-1 || have.LoadedBytes != 0 {
+	if have := q.Info(); have.Ready != n-1 || have.Memory != 0 {
 		t.Errorf("after a restart: %+v", have)
 	}
 	for i, b := range slices.Concat(want[0], want[1], want[2]) {

@@ -175,7 +175,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	if n := len(sinks[kept].gone); n != publishers*each {
 		t.Errorf("%d messages were acked, want %d", n, publishers*each)
 	}
-	if have := kept.Info(); have.Ready+have.Unacked != 0 || have.LoadedBytes != 0 {
+	if have := kept.Info(); have.Ready+have.Unacked != 0 || have.Memory != 0 {
 		t.Errorf("after the last ack: %+v", have)
 	}
 }

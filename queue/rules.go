@@ -76,6 +76,7 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 		it.Deadline = deadline
 	}
 	q.stats.Publish++
+	q.weighLocked(m)
 	seq := q.m.Enqueue(it)
 	if key != (Key{}) {
 		q.present.add(key, seq)

@@ -55,7 +55,7 @@ func TestPagedOutMessagesExpire(t *testing.T) {
 	s := newSink(-1)
 	subscribe(t, dead, 1, s, 0)
 	inOrder(t, s.take(t, n), 0)
-	r.awaitInfo(q, "the end of the queue", func(i Info) bool { return i.Ready == 0 && i.LoadedBytes == 0 })
+	r.awaitInfo(q, "the end of the queue", func(i Info) bool { return i.Ready == 0 && i.Memory == 0 })
 	for d := newDeadline(t); q.Store.State().Ready != 0; {
 		d.check("settling what was dead-lettered")
 	}

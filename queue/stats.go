@@ -129,8 +129,9 @@ type Details struct {
 	Leaving                   int // dead letters that are not safe elsewhere yet
 	// Bytes are those of the bodies. What is delayed or leaving counts among the unacked ones.
 	ReadyBytes, UnackedBytes, LoadedBytes uint64
-	ReadyLoaded, UnackedLoaded            int // in memory
-	Stored                                int // on disk or on the way there
+	Loaded                                uint64 // what the messages in memory take, about: bodies and all that belongs to them
+	ReadyLoaded, UnackedLoaded            int    // in memory
+	Stored                                int    // on disk or on the way there
 	MessageStats                          MessageStats
 	Dead                                  DeadStats
 	// Next is the seq of the next message, Head that of the first ready one, HandedOut the bound below which all were
@@ -169,9 +170,20 @@ const (
 )
 
 // Memory is about what the queue takes, in bytes.
-func (d *Details) Memory() uint64 {
-	loaded := uint64(d.ReadyLoaded + d.UnackedLoaded)
-	return queueSize + d.LoadedBytes + loaded*(itemSize+messageSize) + uint64(d.Unacked)*itemSize
+func (d *Details) Memory() uint64 { return queueSize + d.Loaded + uint64(d.Unacked)*itemSize }
+
+// memoryLocked is about what the messages in memory take, in bytes.
+func (q *Queue) memoryLocked() uint64 {
+	ready, other := q.m.InMemory()
+	return q.m.LoadedBytes() + uint64(ready+other)*q.aroundLocked()
+}
+
+// aroundLocked is what a message in memory takes beside its body.
+func (q *Queue) aroundLocked() uint64 { return itemSize + messageSize + uint64(q.usual) }
+
+// weighLocked takes a message that comes into memory into the average.
+func (q *Queue) weighLocked(m *storage.Message) {
+	q.usual += (int64(len(m.Properties)) - q.usual + 8) >> 4
 }
 
 // Details returns the counters of this moment, in d.
@@ -181,6 +193,7 @@ func (q *Queue) Details(d *Details) {
 	defer q.mu.Unlock()
 	d.Ready, d.Unacked, d.Consumers, d.Delayed, d.Leaving = q.m.Ready(), q.m.Unacked(), len(q.consumers), q.m.Held(), q.m.Leaving()
 	d.ReadyBytes, d.UnackedBytes, d.LoadedBytes = q.m.ReadyBytes(), q.m.UnackedBytes(), q.m.LoadedBytes()
+	d.Loaded = q.memoryLocked()
 	d.ReadyLoaded, d.UnackedLoaded = q.m.InMemory()
 	if q.Store != nil {
 		d.Stored = q.Store.Live()
