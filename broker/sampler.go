@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"runtime/debug"
 	"runtime/metrics"
 	"slices"
 	"sync"
@@ -26,6 +27,8 @@ type sampler struct {
 	memory  uint64
 	disk    uint64
 	samples []metrics.Sample
+
+	heap idleHeap
 }
 
 // startSampler gives the broker its sampler.
@@ -57,12 +60,45 @@ func (s *sampler) run() {
 			s.look(n%10 == 0)
 			if n%10 == 0 {
 				s.broker.sampleUtilisation()
+				s.heap.giveBack()
 			}
 			if n%int(StatsPeriod/samplePeriod) == 0 {
 				s.broker.TakeSample()
 			}
 		}
 	}
+}
+
+// idleHeap gives memory back to the system after a burst. Without allocations there is no collection, so what the burst left behind,
+// garbage and what collections had freed, would stay until the next one.
+type idleHeap struct {
+	samples   []metrics.Sample // of what is in use, of what is free, and of all allocations ever
+	allocated uint64           // until the look before
+	given     bool             // since the last burst
+}
+
+const (
+	// idleAllocations is what a broker that nobody publishes to allocates in a second at the most, in bytes.
+	idleAllocations = 4 << 20
+	// heapWorthIt is the least heap that a collection may make smaller, in bytes.
+	heapWorthIt = 16 << 20
+)
+
+// giveBack is called every second.
+func (h *idleHeap) giveBack() {
+	if h.samples == nil {
+		h.samples = []metrics.Sample{
+			{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+		}
+	}
+	metrics.Read(h.samples)
+	heap, allocated := h.samples[0].Value.Uint64()+h.samples[1].Value.Uint64(), h.samples[2].Value.Uint64()
+	idle := allocated-h.allocated < idleAllocations
+	h.allocated = allocated
+	if idle && !h.given && heap > heapWorthIt {
+		debug.FreeOSMemory()
+	}
+	h.given = idle
 }
 
 func (s *sampler) look(disk bool) {
