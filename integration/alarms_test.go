@@ -131,19 +131,18 @@ func TestFullVHostHoldsItsOwnPublishers(t *testing.T) {
 	must(t, err)
 	sent := 0
 	var last *amqp.DeferredConfirmation
-	for told := false; !told; {
+	for told := false; !told; { // one at a time: a held connection is not read, and the client would wait in its write
+		last, err = ch.PublishWithDeferredConfirm("", "q", false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: make([]byte, body)})
+		must(t, err)
+		sent++
 		select {
 		case n := <-notices:
 			if told = n.Active && n.Reason == "the vhost is full"; !told {
 				t.Fatalf("told %+v", n)
 			}
-		default:
-			last, err = ch.PublishWithDeferredConfirm("", "q", false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: make([]byte, body)})
-			must(t, err)
-			sent++
+		case <-last.Done():
 		}
 	}
-	// The last one that was sent before the notice came, or one more, is held.
 	held, err := ch.PublishWithDeferredConfirm("", "q", false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("held")})
 	must(t, err)
 
