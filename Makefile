@@ -78,7 +78,7 @@ bench: build ## the scenarios; beside a peer (PEER=amqp://..., PEER_NAME, PEER_C
 	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: error}\nmanagement: {listen: ""}\n' > bench/out/settmq.yaml
 	@go build -o bench/out/bench ./bench
 	@if [ -n "$(PEER)" ]; then \
-		bench/out/bench compare -rounds $(ROUNDS) -duration $(DURATION) -probe-dir bench/out -save 'bench/results/$(PEER_NAME).json' \
+		bench/out/bench compare -rounds $(ROUNDS) -duration $(DURATION) -probe-dir bench/out -save 'bench/results/$(shell echo $(PEER_NAME) | tr A-Z a-z).json' \
 			-a amqp://guest:guest@127.0.0.1:5799/ -a-label SettMQ -a-cmd 'exec bin/settmq serve --config bench/out/settmq.yaml' -a-pause \
 			-b '$(PEER)' -b-label '$(PEER_NAME)' -b-settings '$(PEER_SETTINGS)' $(if $(PEER_CMD),-b-cmd '$(PEER_CMD)' -b-pause) $(SCENARIOS) && \
 		bench/out/bench report -table README.md -goals docs/performance.md 'bench/results/*.json'; \
