@@ -75,7 +75,7 @@ torture: ## kill -9 under load and account for every message
 
 bench: build ## the scenarios; beside a peer (PEER=amqp://..., PEER_NAME, PEER_CMD) it writes bench/results and the tables
 	@mkdir -p bench/out bench/results
-	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: error}\nmanagement: {listen: ""}\n' > bench/out/settmq.yaml
+	@printf 'listeners: [{address: "127.0.0.1:5799"}]\ndata_dir: bench/out/data\nlog: {level: error}\nmanagement: {listen: ""}\nmetrics: {listen: ""}\n' > bench/out/settmq.yaml
 	@go build -o bench/out/bench ./bench
 	@if [ -n "$(PEER)" ]; then \
 		bench/out/bench compare -rounds $(ROUNDS) -duration $(DURATION) -probe-dir bench/out -save 'bench/results/$(shell echo $(PEER_NAME) | tr A-Z a-z).json' \
