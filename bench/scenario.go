@@ -71,9 +71,11 @@ func confirmed(name, about string, change func(*Scenario)) Scenario {
 	})
 }
 
-// scenarios returns everything there is to run, in the order of a full run.
+// scenarios returns everything there is to run, in the order of a full run: starts first, while there is no data yet.
 func scenarios() []Scenario {
-	return slices.Concat(throughputScenarios(), []Scenario{
+	return slices.Concat([]Scenario{
+		{Name: "start", About: "start the broker, leave it alone, end it, several times", Kind: kindStart, Publishers: 1, Count: 5},
+	}, throughputScenarios(), []Scenario{
 		flow("latency/transient", "5 000/s, open loop", func(s *Scenario) { s.Rate, s.InFlight = 5000, 0 }),
 		confirmed("latency/confirmed", "5 000/s persistent with confirms and manual acks, open loop", func(s *Scenario) {
 			s.Rate, s.InFlight, s.Prefetch = 5000, 0, 100
@@ -95,7 +97,6 @@ func scenarios() []Scenario {
 		{Name: "churn/connections", About: "connect, open a channel, close, 4 at a time", Kind: kindChurn, Publishers: 4},
 		{Name: "declare/10000", About: "declare durable queues one after another, then delete them", Kind: kindDeclare, Publishers: 1, Count: 10_000, Restart: true},
 	}, streamScenarios(), []Scenario{
-		{Name: "start", About: "start the broker, leave it alone, end it, several times", Kind: kindStart, Publishers: 1, Count: 5},
 		{
 			Name: "client/confirmed", About: "amqp091-go: persistent, confirms with a window of 1000, an ack for each", Kind: kindClient,
 			Queues: 1, Publishers: 1, Consumers: 1, Body: 1024, Persistent: true, Window: 1000, Prefetch: 1000, InFlight: 2000,

@@ -36,7 +36,7 @@ func TestSelectScenarios(t *testing.T) {
 }
 
 func TestSetChangesFields(t *testing.T) {
-	s := scenarios()[0]
+	s := throughputScenarios()[0]
 	if err := s.set("body=1024,window=10,auto-ack=false,queue-type=quorum,persistent=true"); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestSetChangesFields(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"publishers=0", "consumers=0", "consumers=0,in-flight=0", "queue-type=stream", "rate=10,body=4", "exchange=direct", "exchange=topic"} {
-		s := scenarios()[0]
+		s := throughputScenarios()[0]
 		if err := s.set(bad); err != nil {
 			t.Fatal(err)
 		}
