@@ -85,7 +85,7 @@ func TestDefinitionsGoAround(t *testing.T) {
 		"/api/operator-policies/around/o":           `{"pattern":"^q","definition":{"max-length":7},"apply-to":"queues"}`,
 		"/api/vhost-limits/around/max-queues":       `{"value":30}`,
 		"/api/user-limits/around-user/max-channels": `{"value":99}`,
-		"/api/topic-permissions/around/around-user": `{"exchange":"x","write":"^a","read":"^b"}`,
+		"/api/topic-permissions/around/around-user": `{"exchange":"amq.topic","write":"^a","read":"^b"}`,
 		"/api/global-parameters/around":             `{"value":{"a":[1,"b",null,1.5]}}`,
 	} {
 		a.put(path, body)
@@ -224,5 +224,21 @@ func TestPagesOfManyQueuesAreQuick(t *testing.T) {
 	page := a.get("/api/queues?page=3&page_size=2").(map[string]any)
 	if got := names(page["items"]); !slices.Equal(got, []string{"queue-00004", "queue-00005"}) || page["total_count"] != float64(many) {
 		t.Errorf("the page has %v of %v", got, page["total_count"])
+	}
+}
+
+// TestRefusalsOfBodies: the answers are RabbitMQ's, word for word.
+func TestRefusalsOfBodies(t *testing.T) {
+	a := newOwnAPI(t)
+	for _, c := range []struct{ method, path, body, reason string }{
+		{"PUT", "/api/queues/%2F/q", `{"durable":null}`, `["not_boolean",null]`},
+		{"PUT", "/api/queues/%2F/q", `{"durable":1}`, `["not_boolean",1]`},
+		{"PUT", "/api/topic-permissions/%2F/guest", `{"exchange":"none","write":"","read":""}`, `["no_such_exchange","none"]`},
+		{"POST", "/api/exchanges/%2F/amq.topic/publish", `{"payload":""}`, `"[{key_missing,routing_key},\n {key_missing,properties},\n {key_missing,payload_encoding}]"`},
+	} {
+		want := `{"error":"bad_request","reason":` + c.reason + "}"
+		if got := a.do(c.method, c.path, c.body, http.StatusBadRequest); got != want {
+			t.Errorf("%s %s: %s: %s", c.method, c.path, c.body, got)
+		}
 	}
 }

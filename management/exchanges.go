@@ -141,7 +141,7 @@ func publish(r *request) (any, error) {
 		return nil, &apiError{http.StatusNotFound, "not_found", "exchange_not_found"}
 	}
 	// A body in base64 is a third longer than what it holds.
-	o, err := r.decodeLimited(int64(r.server.o.MaxMessageSize)*4/3+maxBody, "properties", "routing_key", "payload", "payload_encoding")
+	o, err := r.decodeLimited(int64(r.server.o.MaxMessageSize)*4/3+maxBody, "routing_key", "properties", "payload", "payload_encoding")
 	if err != nil {
 		return nil, err
 	}

@@ -148,6 +148,9 @@ func putTopicPermission(r *request) (any, error) {
 	if exchange == auth.DefaultExchange {
 		exchange = ""
 	}
+	if v := r.broker.VHost(vhost); v != nil && v.Exchange(exchange) == nil {
+		return nil, badRequest([]any{"no_such_exchange", exchange})
+	}
 	t := auth.TopicPermission{Exchange: exchange, Write: patterns[0].String(), Read: patterns[1].String()}
 	if err := t.Validate(); err != nil {
 		return nil, badRequest(err.Error())

@@ -167,7 +167,7 @@ func (o body) text(key, otherwise string) (string, error) {
 
 // flag is a boolean, or the text of one.
 func (o body) flag(key string, otherwise bool) (bool, error) {
-	if !o.has(key) {
+	if _, there := o[key]; !there {
 		return otherwise, nil
 	}
 	switch string(o[key]) {
