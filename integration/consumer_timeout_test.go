@@ -6,11 +6,33 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// What a stuck consumer holds goes to another one. That is no failed delivery: slow work must not end as a dead letter.
+func TestConsumerTimeoutOfAQuorumQueue(t *testing.T) {
+	t.Parallel()
+	stuck, other := open(t), open(t)
+	q := sharedQueue(t, stuck, amqp.Table{"x-queue-type": "quorum", "x-consumer-timeout": int32(1000)})
+	cancelled := stuck.NotifyCancel(make(chan string, 1))
+	prefetch(t, stuck, 1, false)
+	in := consume(t, stuck, q, "stuck", nil)
+	publishConfirmed(t, openConfirming(t), "", q, persistent("m")...)
+	receive(t, in)
+	waiting := consume(t, other, q, "", nil)
+	if tag := await(t, "cancel notice", cancelled); tag != "stuck" {
+		t.Errorf("%q is cancelled", tag)
+	}
+	d := wantDelivery(t, waiting, "m", true)
+	wantHeaders(t, d.Headers, amqp.Table{"x-acquired-count": int64(1)})
+	if failed, ok := d.Headers["x-delivery-count"]; ok {
+		t.Errorf("x-delivery-count is %v", failed)
+	}
+	ack(t, d, false)
+}
+
 // A stuck consumer is cancelled, and what it holds goes to another one. A late ack has no effect.
 func TestConsumerTimeout(t *testing.T) {
 	t.Parallel()
 	if !sut.settmq {
-		t.Skip("RabbitMQ looks about once a minute, and at quorum queues only")
+		t.Skip("RabbitMQ has it for quorum queues only")
 	}
 	stuck, other := open(t), open(t)
 	q := sharedQueue(t, stuck, amqp.Table{"x-consumer-timeout": int32(100)})

@@ -99,7 +99,7 @@ func (q *Queue) timeOut(c *Consumer, w *Wakes) {
 	limit := q.timeLimit(c)
 	q.mu.Unlock()
 	if seqs := c.Sink.TimedOut(c, limit, w); len(seqs) > 0 {
-		q.Requeue(seqs, true, w)
+		q.Requeue(seqs, false, w)
 	}
 }
 
