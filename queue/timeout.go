@@ -91,8 +91,8 @@ func (q *Queue) lateLocked(now int64) (late []*Consumer) {
 	return late
 }
 
-// timeOut ends a consumer that held a delivery for too long. What it holds goes back and counts as
-// failed. Called without locks.
+// timeOut ends a consumer that held a delivery for too long. What it holds goes back, without counting as failed, as in
+// RabbitMQ. Called without locks.
 func (q *Queue) timeOut(c *Consumer, w *Wakes) {
 	q.Unsubscribe(c.ID, w) // first, so that nothing comes back to it
 	q.mu.Lock()
