@@ -118,7 +118,7 @@ func (q *Queue) keyLocked(m *storage.Message) (k Key, known bool) {
 // own, whichever is shorter; 0 for never.
 func (q *Queue) deadline(m *storage.Message, p *amqp.Properties, now int64) int64 {
 	if q.Delay != nil {
-		return now + q.Delay(m)
+		return now + q.Delay(m) + unrounded
 	}
 	ttl := int64(-1)
 	if q.set.MessageTTL.Set {
@@ -279,8 +279,11 @@ func (q *Queue) retryTime(c *fifo.Counts, failed bool) int64 {
 	if s.DelayedRetryMax.Set {
 		wait = min(wait, s.DelayedRetryMax.Value.Milliseconds())
 	}
-	return q.Timers.Now() + wait
+	return q.Timers.Now() + wait + unrounded
 }
+
+// unrounded makes up for the clock's whole milliseconds where nothing may be early.
+const unrounded = 1
 
 // Touch notes that the queue was used: declared or fetched from.
 func (q *Queue) Touch() {
