@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,7 +23,7 @@ type Machine struct {
 // confirm cannot exceed. One measurement appends to a growing file, the other overwrites
 // a file that has been written before, as a recycled journal does.
 type Probe struct {
-	Dir             string  `json:"dir"`
+	Dir             string  `json:"dir"` // as it was given
 	AppendPerS      float64 `json:"append_per_s"`
 	AppendP50us     float64 `json:"append_p50_us"`
 	AppendP99us     float64 `json:"append_p99_us"`
@@ -68,11 +67,7 @@ func runProbe(dir string, d time.Duration) (*Probe, error) {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	p := &Probe{Dir: abs, MillisecondsRun: d.Milliseconds()}
+	p := &Probe{Dir: dir, MillisecondsRun: d.Milliseconds()}
 	if p.AppendPerS, p.AppendP50us, p.AppendP99us, err = syncLoop(f, d/2, 0); err != nil {
 		return nil, err
 	}
