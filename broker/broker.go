@@ -246,9 +246,6 @@ func (b *Broker) ranBefore() (ran bool, err error) {
 	return ran, err
 }
 
-// clusterID is the global parameter by which RabbitMQ's metrics tell clusters with the same name apart.
-const clusterID, clusterIDPrefix = "internal_cluster_id", "rabbitmq-cluster-id-"
-
 // firstRun makes the first vhost and user and the cluster's id, all or none.
 func (b *Broker) firstRun(f FirstRun) error {
 	b.vhosts[f.VHost] = newVHost(b, f.VHost)

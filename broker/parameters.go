@@ -194,10 +194,20 @@ func (b *Broker) GlobalParameters() map[string]json.RawMessage {
 }
 
 // ClusterName is the global parameter cluster_name, "" if it is not set.
-func (b *Broker) ClusterName() string {
+func (b *Broker) ClusterName() string { return b.globalText("cluster_name") }
+
+// clusterID is the global parameter by which RabbitMQ's metrics tell clusters with the same name apart.
+const clusterID, clusterIDPrefix = "internal_cluster_id", "rabbitmq-cluster-id-"
+
+// ClusterID tells this broker from others with the same name. One that is from before there were such ids has its name in it.
+func (b *Broker) ClusterID() string {
+	return cmp.Or(b.globalText(clusterID), clusterIDPrefix+cmp.Or(b.ClusterName(), b.Node()))
+}
+
+// globalText is a global parameter that is a text, else "".
+func (b *Broker) globalText(name string) (text string) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var name string
-	_ = json.Unmarshal(b.globals["cluster_name"], &name) // any other value is no name
-	return name
+	_ = json.Unmarshal(b.globals[name], &text)
+	return text
 }

@@ -151,7 +151,7 @@ func (r *request) contexts() []object {
 
 func (r *request) nodeRow() object {
 	s, res := r.server, r.broker.Resources()
-	fds, fdLimit := fileDescriptors()
+	fds, fdLimit := broker.OpenFiles()
 	config := []string{}
 	if s.o.ConfigFile != "" {
 		config = append(config, s.o.ConfigFile)
@@ -221,7 +221,7 @@ func (r *request) workOfNode() object {
 	for _, c := range []field{
 		{"gc_num", m.NumGC},
 		{"gc_bytes_reclaimed", m.TotalAlloc - m.HeapAlloc},
-		{"context_switches", contextSwitches()},
+		{"context_switches", broker.ContextSwitches()},
 		{"io_read_count", 0},
 		{"io_read_bytes", 0},
 		{"io_read_avg_time", 0.0},

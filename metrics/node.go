@@ -1,8 +1,7 @@
 package metrics
 
 import (
-	"encoding/json"
-	"os"
+	"cmp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -22,16 +21,9 @@ func (s *scrape) identity(h *Handler, endpoint string) {
 	defer func() { s.prefix = prefix }()
 	s.untyped("build_info", "Versions", 1, "rabbitmq_version", h.o.Version, "prometheus_plugin_version", h.o.Version,
 		"prometheus_client_version", h.o.SoftwareVersion, "erlang_version", runtime.Version(), "settmq_version", h.o.SoftwareVersion)
-	cluster := h.broker.ClusterName()
-	if cluster == "" {
-		cluster = h.broker.Node()
-	}
-	id := "rabbitmq-cluster-id-" + cluster
-	if raw, ok := h.broker.GlobalParameters()["internal_cluster_id"]; ok {
-		_ = json.Unmarshal(raw, &id) // else it is not a text, and the other one will do
-	}
-	s.untyped("identity_info", "Names of node and cluster", 1, "rabbitmq_node", h.broker.Node(), "rabbitmq_cluster", cluster,
-		"rabbitmq_cluster_permanent_id", id, "rabbitmq_endpoint", endpoint)
+	s.untyped("identity_info", "Names of node and cluster", 1, "rabbitmq_node", h.broker.Node(),
+		"rabbitmq_cluster", cmp.Or(h.broker.ClusterName(), h.broker.Node()),
+		"rabbitmq_cluster_permanent_id", h.broker.ClusterID(), "rabbitmq_endpoint", endpoint)
 }
 
 func (s *scrape) churn(b *broker.Broker) {
@@ -56,7 +48,7 @@ func (s *scrape) disk(h *Handler) {
 
 func (s *scrape) nodeCoarse(b *broker.Broker) {
 	r := b.Resources()
-	open, _ := fileDescriptors()
+	open, _ := broker.OpenFiles()
 	s.gauge("process_open_fds", "Open files and sockets", float64(open))
 	s.gauge("process_resident_memory_bytes", "Memory of the process, as the memory alarm counts it", float64(r.MemoryUsed))
 	s.gauge("disk_space_available_bytes", "Free space where the data is", float64(r.DiskFree))
@@ -65,7 +57,7 @@ func (s *scrape) nodeCoarse(b *broker.Broker) {
 
 func (s *scrape) node(h *Handler) {
 	r := h.broker.Resources()
-	_, limit := fileDescriptors()
+	_, limit := broker.OpenFiles()
 	s.gauge("process_max_fds", "How many files and sockets may be open", float64(limit))
 	s.gauge("resident_memory_limit_bytes", "Memory beyond which publishers are held back", float64(r.MemoryLimit))
 	s.gauge("disk_space_available_limit_bytes", "Free space below which publishers are held back", float64(r.DiskFreeLimit))
@@ -245,14 +237,6 @@ func revision() string {
 		}
 	}
 	return ""
-}
-
-// fileDescriptors counts the open ones, as far as the system tells, and how many there may be.
-func fileDescriptors() (open, limit uint64) {
-	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
-		open = uint64(len(list))
-	}
-	return open, fileLimit()
 }
 
 // cluster adds the families of the whole cluster that are asked for.
