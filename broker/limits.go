@@ -148,6 +148,20 @@ func (v *VHost) SetLimits(all map[string]int64) error {
 // Full reports whether publishers to the vhost must wait, for its queues have reached MaxMessageBytes.
 func (v *VHost) Full() bool { return v.full.Load() }
 
+// PublishersWait reports whether publishers to the vhost must wait: for an alarm, or since it is full.
+func (v *VHost) PublishersWait() bool { return v.broker.alarms.Blocked() || v.Full() }
+
+// WaitReason is what connection.blocked says to publishers that must wait; "" if they may go on.
+func (v *VHost) WaitReason() string {
+	if reason := v.broker.alarms.Reason(); reason != "" {
+		return reason
+	}
+	if v.Full() {
+		return "the vhost is full"
+	}
+	return ""
+}
+
 // measure finds out whether the vhost is full. It is until a tenth of what it may have is free again, so that publishers are
 // not stopped and started for every message. Only the sampler calls it.
 func (v *VHost) measure() {

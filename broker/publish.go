@@ -28,7 +28,7 @@ var (
 // it is where it belongs (on disk, if it lasts) or ctx is done. It reports whether there was a queue for it. p's body must not change
 // afterwards. A refusal is an *amqp.Error.
 func (v *VHost) PublishOwn(ctx context.Context, a Actor, p *OwnPublish) (routed bool, err error) {
-	if v.broker.alarms.Blocked() || v.Full() {
+	if v.PublishersWait() {
 		return false, ErrPublishersBlocked
 	}
 	if refused := a.Can(auth.Write, ExchangeResource, p.Exchange); refused != nil {

@@ -32,21 +32,7 @@ type heldPublish struct {
 }
 
 // mustHold reports whether a publish has to wait, or to line up behind one that does.
-func (c *conn) mustHold() bool { return len(c.held) > 0 || c.publishersWait() }
-
-// publishersWait reports whether those of this connection must wait: for an alarm, or since its vhost is full.
-func (c *conn) publishersWait() bool { return c.srv.o.Broker.Alarms().Blocked() || c.vhost.Full() }
-
-// whyWait is what connection.blocked says; "" if publishers may go on.
-func (c *conn) whyWait() string {
-	if reason := c.srv.o.Broker.Alarms().Reason(); reason != "" {
-		return reason
-	}
-	if c.vhost.Full() {
-		return "the vhost is full"
-	}
-	return ""
-}
+func (c *conn) mustHold() bool { return len(c.held) > 0 || c.vhost.PublishersWait() }
 
 // hold keeps the finished publish of ch for later and tells the client, if it wants to know,
 // to stop publishing.
@@ -57,21 +43,21 @@ func (c *conn) hold(ch *channel) {
 	c.mu.Lock()
 	c.holding = true
 	c.mu.Unlock()
-	if reason := c.whyWait(); reason != "" && c.client.blockedNotify && !c.blockedSent {
+	if reason := c.vhost.WaitReason(); reason != "" && c.client.blockedNotify && !c.blockedSent {
 		c.blockedSent = true
 		c.out.method(0, &amqp.ConnectionBlocked{Reason: reason}, &c.wakes)
 	}
 	if c.heldBytes >= maxHeld {
 		c.awaitAlarm()
 	}
-	if !c.publishersWait() { // over already: the wake may have come before holding was set
+	if !c.vhost.PublishersWait() { // over already: the wake may have come before holding was set
 		c.releaseHeld()
 	}
 }
 
 // releaseHeld carries the held publishes out, in their order, unless publishers have to wait again.
 func (c *conn) releaseHeld() {
-	for len(c.held) > 0 && c.state == running && !c.publishersWait() {
+	for len(c.held) > 0 && c.state == running && !c.vhost.PublishersWait() {
 		h := c.held[0]
 		c.held = c.held[1:]
 		if h.ch.closing {
@@ -98,14 +84,14 @@ func (c *conn) releaseHeld() {
 func (c *conn) awaitAlarm() {
 	c.paused.Store(true)
 	defer c.paused.Store(false)
-	for c.publishersWait() {
+	for c.vhost.PublishersWait() {
 		c.mu.Lock()
 		if c.resume == nil {
 			c.resume = make(chan struct{})
 		}
 		resume := c.resume
 		c.mu.Unlock()
-		if !c.publishersWait() {
+		if !c.vhost.PublishersWait() {
 			return
 		}
 		c.flushAcks()

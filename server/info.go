@@ -88,7 +88,7 @@ func (c *conn) Info() broker.ConnectionInfo {
 		i.State = broker.ConnectionClosing
 	case holding:
 		i.State = broker.ConnectionBlocked
-	case c.publishersWait():
+	case c.vhost.PublishersWait():
 		i.State = broker.ConnectionBlocking
 	case c.paused.Load():
 		i.State = broker.ConnectionFlow
