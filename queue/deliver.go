@@ -29,9 +29,7 @@ func (q *Queue) pumpLocked(w *Wakes) {
 	}
 	q.out.Message, q.next.Payload = nil, nil
 	q.counted.forget()
-	if q.Store != nil {
-		q.refillLocked()
-	}
+	q.refillLocked()
 }
 
 // handedOutLocked turns what the machine handed out into q.out and accounts for it.
@@ -54,7 +52,7 @@ func (q *Queue) handedOutLocked() {
 
 // refillLocked asks for what the next deliveries will need from the disk.
 func (q *Queue) refillLocked() {
-	if q.deleted || q.fault != nil {
+	if q.Store == nil || q.deleted || q.fault != nil {
 		return
 	}
 	window := 0 // only what is due

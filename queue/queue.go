@@ -380,5 +380,6 @@ type Info struct {
 func (q *Queue) Info() Info {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), Memory: q.memoryLocked(), ReadyBytes: q.m.ReadyBytes(), CanTake: q.m.CanTake()}
+	ready, other := q.m.InMemory()
+	return Info{Ready: q.m.Ready(), Unacked: q.m.Unacked(), Consumers: len(q.consumers), Memory: q.memoryLocked(ready + other), ReadyBytes: q.m.ReadyBytes(), CanTake: q.m.CanTake()}
 }

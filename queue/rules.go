@@ -167,9 +167,7 @@ func (q *Queue) trimLocked(w *Wakes) {
 	for q.set.Overflow == DropHead && q.overLocked() {
 		keep := q.keepsDead()
 		if !q.m.DropHead(keep, &q.next) {
-			if q.Store != nil {
-				q.refillLocked()
-			}
+			q.refillLocked()
 			break
 		}
 		q.leftLocked(keep, MaxLen, w)

@@ -172,10 +172,9 @@ const (
 // Memory is about what the queue takes, in bytes.
 func (d *Details) Memory() uint64 { return queueSize + d.Loaded + uint64(d.Unacked)*itemSize }
 
-// memoryLocked is about what the messages in memory take, in bytes.
-func (q *Queue) memoryLocked() uint64 {
-	ready, other := q.m.InMemory()
-	return q.m.LoadedBytes() + uint64(ready+other)*q.aroundLocked()
+// memoryLocked is about what the messages in memory, so many of them, take, in bytes.
+func (q *Queue) memoryLocked(messages int) uint64 {
+	return q.m.LoadedBytes() + uint64(messages)*q.aroundLocked()
 }
 
 // aroundLocked is what a message in memory takes beside its body.
@@ -193,8 +192,8 @@ func (q *Queue) Details(d *Details) {
 	defer q.mu.Unlock()
 	d.Ready, d.Unacked, d.Consumers, d.Delayed, d.Leaving = q.m.Ready(), q.m.Unacked(), len(q.consumers), q.m.Held(), q.m.Leaving()
 	d.ReadyBytes, d.UnackedBytes, d.LoadedBytes = q.m.ReadyBytes(), q.m.UnackedBytes(), q.m.LoadedBytes()
-	d.Loaded = q.memoryLocked()
 	d.ReadyLoaded, d.UnackedLoaded = q.m.InMemory()
+	d.Loaded = q.memoryLocked(d.ReadyLoaded + d.UnackedLoaded)
 	if q.Store != nil {
 		d.Stored = q.Store.Live()
 	}
