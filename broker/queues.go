@@ -29,10 +29,10 @@ type QueueDeclare struct {
 func (v *VHost) DeclareQueue(a Actor, d QueueDeclare) (Queue, *amqp.Error) {
 	if d.Name = stripNewlines(d.Name); d.Name == "" {
 		kind, _ := d.Arguments.Get(argQueueType)
-		if _, known := parseQueueType(kind.Text()); namesType(kind) && !known {
+		switch t, known := parseQueueType(kind.Text()); {
+		case namesType(kind) && !known:
 			return nil, amqp.PreconditionFailed("unknown queue type '%s'", kind.Text())
-		}
-		if t := typeOf(d.Arguments); t != ClassicQueue {
+		case t != ClassicQueue:
 			return nil, amqp.PreconditionFailed("Cannot declare a server-named queue for type %s", t.module())
 		}
 		d.Name = serverName("amq.gen-")
