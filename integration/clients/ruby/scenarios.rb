@@ -41,7 +41,9 @@ end
 
 # Bunny recovers by itself: the topology, the consumers, the confirm mode.
 check("recovery", "AMQP_CTL") do
+  recovered = Thread::Queue.new
   connection = Bunny.new(URL, network_recovery_interval: 0.1, recover_from_connection_close: true, recovery_attempts: 300,
+                              recovery_completed: -> { recovered << true },
                               continuation_timeout: PATIENCE * 1000, logger: Logger.new(IO::NULL)).start
   channel = connection.create_channel
   channel.prefetch(10)
@@ -65,6 +67,8 @@ check("recovery", "AMQP_CTL") do
       if i == 50 && round < 2
         control("kill")
         control("start")
+        # A publish that fails while another thread recovers the channels ends that recovery: nobody tries again.
+        Timeout.timeout(PATIENCE) { recovered.pop }
       end
       number += 1
       Timeout.timeout(PATIENCE) do
