@@ -1,5 +1,4 @@
 import com.rabbitmq.client.Channel;
-import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -39,14 +38,10 @@ import org.springframework.util.backoff.FixedBackOff;
  */
 public final class Spring {
     private static final String RUN = UUID.randomUUID().toString().substring(0, 8);
-    private static final long PATIENCE = 30; // seconds for anything that must happen
 
     private interface Check {
         void run(Application application) throws Exception;
     }
-
-    private static int passed;
-    private static int failed;
 
     public static void main(String[] arguments) {
         check("confirms", Spring::confirms);
@@ -58,25 +53,21 @@ public final class Spring {
         check("bodies", Spring::bodies);
         check("anonymousQueue", Spring::anonymousQueue);
         check("singleActiveConsumer", Spring::singleActiveConsumer);
-        if (System.getenv("AMQP_CTL") != null) {
-            check("recovery", Spring::recovery);
-        } else {
-            System.out.println("skip recovery: without AMQP_CTL");
-        }
-        System.out.println(passed + " passed, " + failed + " failed");
-        System.exit(failed == 0 ? 0 : 1);
+        Checks.check("recovery", "AMQP_CTL", with(Spring::recovery));
+        Checks.finish();
     }
 
     private static void check(String name, Check check) {
-        try (Application application = new Application()) {
-            check.run(application);
-            passed++;
-            System.out.println("ok   " + name);
-        } catch (Exception | AssertionError e) {
-            failed++;
-            System.out.println("FAIL " + name);
-            e.printStackTrace(System.out);
-        }
+        Checks.check(name, with(check));
+    }
+
+    /** Gives a check an application of its own. */
+    private static Checks.Check with(Check check) {
+        return () -> {
+            try (Application application = new Application()) {
+                check.run(application);
+            }
+        };
     }
 
     /** What a configuration class would declare. */
@@ -96,7 +87,7 @@ public final class Spring {
             admin.setApplicationContext(context);
             template = new RabbitTemplate(connections);
             template.setMandatory(true);
-            template.setReplyTimeout(PATIENCE * 1000);
+            template.setReplyTimeout(Checks.PATIENCE * 1000);
             context.refresh();
             admin.afterPropertiesSet();
         }
@@ -139,38 +130,8 @@ public final class Spring {
         return "clients-spring-" + RUN + "-" + hint;
     }
 
-    private static String text(byte[] body) {
-        return new String(body, StandardCharsets.UTF_8);
-    }
-
-    private static void equal(Object got, Object want) {
-        if (!want.equals(got)) {
-            throw new AssertionError("got " + got + ", want " + want);
-        }
-    }
-
-    private static <T> T next(BlockingQueue<T> inbox) throws InterruptedException {
-        T item = inbox.poll(PATIENCE, TimeUnit.SECONDS);
-        if (item == null) {
-            throw new AssertionError("what should have happened did not");
-        }
-        return item;
-    }
-
-    private static void await(java.util.function.BooleanSupplier done) throws InterruptedException {
-        for (long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(PATIENCE); !done.getAsBoolean(); Thread.sleep(10)) {
-            if (System.nanoTime() > end) {
-                throw new AssertionError("what should have happened did not");
-            }
-        }
-    }
-
-    private static void broker(String verb) throws Exception {
-        equal(new ProcessBuilder(System.getenv("AMQP_CTL"), verb).start().waitFor(), 0);
-    }
-
     private static boolean confirmed(CorrelationData correlation) throws Exception {
-        return correlation.getFuture().get(PATIENCE, TimeUnit.SECONDS).isAck();
+        return correlation.getFuture().get(Checks.PATIENCE, TimeUnit.SECONDS).isAck();
     }
 
     private static void confirms(Application a) throws Exception {
@@ -182,9 +143,9 @@ public final class Spring {
             sent.add(correlation);
         }
         for (CorrelationData correlation : sent) {
-            equal(confirmed(correlation), true);
+            Checks.equal(confirmed(correlation), true);
         }
-        equal(a.admin.getQueueInfo(name("confirms")).getMessageCount(), 1000);
+        Checks.equal(a.admin.getQueueInfo(name("confirms")).getMessageCount(), 1000);
     }
 
     /** The template promises that the returned message is there when the confirm comes. */
@@ -192,9 +153,9 @@ public final class Spring {
         for (int i = 0; i < 100; i++) {
             CorrelationData correlation = new CorrelationData("" + i);
             a.template.convertAndSend("", name("nobody"), "lost " + i, m -> m, correlation);
-            equal(confirmed(correlation), true);
-            equal(correlation.getReturned().getReplyCode() + " " + correlation.getReturned().getReplyText(), "312 NO_ROUTE");
-            equal(text(correlation.getReturned().getMessage().getBody()), "lost " + i);
+            Checks.equal(confirmed(correlation), true);
+            Checks.equal(correlation.getReturned().getReplyCode() + " " + correlation.getReturned().getReplyText(), "312 NO_ROUTE");
+            Checks.equal(Checks.text(correlation.getReturned().getMessage().getBody()), "lost " + i);
         }
     }
 
@@ -211,15 +172,15 @@ public final class Spring {
         a.listen(container, name("prefetch"), (message, channel) -> {
             long tag = message.getMessageProperties().getDeliveryTag();
             acks.add(() -> ack(channel, tag));
-            got.add(text(message.getBody()));
+            got.add(Checks.text(message.getBody()));
         });
         for (int i = 0; i < 5; i++) {
-            equal(next(got), "" + i);
+            Checks.equal(Checks.next(got), "" + i);
         }
-        equal(a.admin.getQueueInfo(name("prefetch")).getMessageCount(), 5); // ready
+        Checks.equal(a.admin.getQueueInfo(name("prefetch")).getMessageCount(), 5); // ready
         acks.get(4).run();
         for (int i = 5; i < 10; i++) {
-            equal(next(got), "" + i);
+            Checks.equal(Checks.next(got), "" + i);
         }
         acks.get(9).run();
     }
@@ -247,7 +208,7 @@ public final class Spring {
         });
         a.template.convertAndSend("", name("work"), "job");
         for (long i = 0; i < 4; i++) {
-            equal(next(tries), i);
+            Checks.equal(Checks.next(tries), i);
         }
     }
 
@@ -256,7 +217,7 @@ public final class Spring {
         a.listen(new DirectMessageListenerContainer(a.connections), name("rpc"), (message, channel) -> {
             String reply = message.getMessageProperties().getReplyTo();
             String correlation = message.getMessageProperties().getCorrelationId();
-            a.template.send("", reply, MessageBuilder.withBody(("" + 2 * Integer.parseInt(text(message.getBody()))).getBytes()).setCorrelationId(correlation).setContentType("text/plain").build());
+            a.template.send("", reply, MessageBuilder.withBody(("" + 2 * Integer.parseInt(Checks.text(message.getBody()))).getBytes()).setCorrelationId(correlation).setContentType("text/plain").build());
         });
         List<Thread> askers = new ArrayList<>();
         Set<String> answers = ConcurrentHashMap.newKeySet();
@@ -270,7 +231,7 @@ public final class Spring {
             asker.join();
         }
         for (int i = 0; i < 20; i++) {
-            equal(answers.contains(i + " " + 2 * i), true);
+            Checks.equal(answers.contains(i + " " + 2 * i), true);
         }
     }
 
@@ -280,12 +241,12 @@ public final class Spring {
         BlockingQueue<String> got = new LinkedBlockingQueue<>();
         SimpleMessageListenerContainer container = new SimpleMessageListenerContainer(a.connections);
         container.setMissingQueuesFatal(false);
-        a.listen(container, name("cancel"), (message, channel) -> got.add(text(message.getBody())));
-        await(() -> a.admin.getQueueInfo(name("cancel")) != null && a.admin.getQueueInfo(name("cancel")).getConsumerCount() == 1);
+        a.listen(container, name("cancel"), (message, channel) -> got.add(Checks.text(message.getBody())));
+        Checks.await(() -> a.admin.getQueueInfo(name("cancel")) != null && a.admin.getQueueInfo(name("cancel")).getConsumerCount() == 1);
         a.admin.deleteQueue(name("cancel"));
-        await(() -> a.admin.getQueueInfo(name("cancel")) != null && a.admin.getQueueInfo(name("cancel")).getConsumerCount() == 1);
+        Checks.await(() -> a.admin.getQueueInfo(name("cancel")) != null && a.admin.getQueueInfo(name("cancel")).getConsumerCount() == 1);
         a.template.convertAndSend("", name("cancel"), "again");
-        equal(next(got), "again");
+        Checks.equal(Checks.next(got), "again");
     }
 
     private static void bodies(Application a) throws Exception {
@@ -294,7 +255,7 @@ public final class Spring {
             byte[] body = new byte[size];
             new java.util.Random(size).nextBytes(body);
             a.template.send("", name("bodies"), MessageBuilder.withBody(body).build());
-            equal(java.util.Arrays.equals(a.template.receive(name("bodies"), PATIENCE * 1000).getBody(), body), true);
+            Checks.equal(java.util.Arrays.equals(a.template.receive(name("bodies"), Checks.PATIENCE * 1000).getBody(), body), true);
         }
     }
 
@@ -305,9 +266,9 @@ public final class Spring {
         Binding binding = BindingBuilder.bind(queue).to(exchange).with("a.#");
         a.declare(exchange, queue, binding);
         BlockingQueue<String> got = new LinkedBlockingQueue<>();
-        a.listen(new SimpleMessageListenerContainer(a.connections), queue.getName(), (message, channel) -> got.add(text(message.getBody())));
+        a.listen(new SimpleMessageListenerContainer(a.connections), queue.getName(), (message, channel) -> got.add(Checks.text(message.getBody())));
         a.template.convertAndSend(name("topic"), "a.b", "hello");
-        equal(next(got), "hello");
+        Checks.equal(Checks.next(got), "hello");
     }
 
     private static void singleActiveConsumer(Application a) throws Exception {
@@ -318,15 +279,15 @@ public final class Spring {
         container.setConcurrentConsumers(3);
         a.listen(container, name("single"), (message, channel) -> {
             consumers.add(message.getMessageProperties().getConsumerTag());
-            got.add(text(message.getBody()));
+            got.add(Checks.text(message.getBody()));
         });
         for (int i = 0; i < 50; i++) {
             a.template.convertAndSend("", name("single"), "" + i);
         }
         for (int i = 0; i < 50; i++) {
-            equal(next(got), "" + i);
+            Checks.equal(Checks.next(got), "" + i);
         }
-        equal(consumers.size(), 1);
+        Checks.equal(consumers.size(), 1);
     }
 
     private static void recovery(Application a) throws Exception {
@@ -336,17 +297,17 @@ public final class Spring {
         a.declare(exchange, queue, own, BindingBuilder.bind(queue).to(exchange).with("a.#"), BindingBuilder.bind(own).to(exchange).with("a.#"));
         Set<String> got = ConcurrentHashMap.newKeySet();
         Set<String> copies = ConcurrentHashMap.newKeySet();
-        a.listen(new SimpleMessageListenerContainer(a.connections), name("recovery"), (message, channel) -> got.add(text(message.getBody())));
+        a.listen(new SimpleMessageListenerContainer(a.connections), name("recovery"), (message, channel) -> got.add(Checks.text(message.getBody())));
         DirectMessageListenerContainer direct = new DirectMessageListenerContainer(a.connections);
         direct.setMonitorInterval(100);
-        a.listen(direct, own.getName(), (message, channel) -> copies.add(text(message.getBody())));
+        a.listen(direct, own.getName(), (message, channel) -> copies.add(Checks.text(message.getBody())));
         for (int i = 0; i < 300; i++) {
             if (i == 100 || i == 200) {
-                broker("kill");
-                broker("start");
+                Checks.broker("kill");
+                Checks.broker("start");
             }
             String body = "" + i;
-            await(() -> {
+            Checks.await(() -> {
                 CorrelationData correlation = new CorrelationData(body);
                 try {
                     a.template.send(name("recovery-x"), "a.b", MessageBuilder.withBody(body.getBytes()).setDeliveryMode(MessageDeliveryMode.PERSISTENT).build(), correlation);
@@ -358,8 +319,8 @@ public final class Spring {
                 }
             });
         }
-        await(() -> got.size() == 300);
-        await(() -> {
+        Checks.await(() -> got.size() == 300);
+        Checks.await(() -> {
             a.template.convertAndSend(name("recovery-x"), "a.b", "last");
             return copies.contains("last");
         });

@@ -26,7 +26,7 @@ func main() {
 		check("prefetch", prefetch),
 		check("retry", retry),
 		check("rpc", rpc),
-		checks.Check{Name: "blocked", Needs: "AMQP_CTL", Run: blocked},
+		checks.Check{Name: "blocked", Needs: "AMQP_CTL", Run: func() error { return checks.WithChannel(blocked) }},
 		checks.Check{Name: "tls", Needs: "AMQPS_URL", Run: secure},
 		check("cancel", cancel),
 		check("bodies", bodies),
@@ -36,18 +36,7 @@ func main() {
 
 // check gives f a connection of its own and a channel.
 func check(name string, f func(*amqp.Connection, *amqp.Channel) error) checks.Check {
-	return checks.Check{Name: name, Run: func() error {
-		conn, err := amqp.Dial(checks.URL)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		ch, err := conn.Channel()
-		if err != nil {
-			return err
-		}
-		return f(conn, ch)
-	}}
+	return checks.Check{Name: name, Run: func() error { return checks.WithChannel(f) }}
 }
 
 func persistent(body string) amqp.Publishing {
@@ -343,17 +332,8 @@ func rpc(conn *amqp.Connection, client *amqp.Channel) error {
 	return checks.Equal(got, want)
 }
 
-func blocked() error {
-	conn, err := amqp.Dial(checks.URL)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func blocked(conn *amqp.Connection, ch *amqp.Channel) error {
 	notices := conn.NotifyBlocked(make(chan amqp.Blocking, 10))
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
 	q, err := ch.QueueDeclare(checks.Name("blocked"), true, false, false, false, nil)
 	if err := errors.Join(err, ch.Confirm(false), publish(ch, "", q.Name, persistent("before")), checks.Broker("block")); err != nil {
 		return err

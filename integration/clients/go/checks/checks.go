@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"reflect"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // Patience is for anything that must happen.
@@ -57,6 +59,20 @@ func Run(checks ...Check) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// WithChannel gives f a connection of its own and a channel.
+func WithChannel(f func(*amqp.Connection, *amqp.Channel) error) error {
+	conn, err := amqp.Dial(URL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return f(conn, ch)
 }
 
 // Broker does something with the broker: kill, start, block, unblock.

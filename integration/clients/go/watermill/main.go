@@ -62,20 +62,13 @@ func (s *system) stop() error {
 	for _, sub := range s.subscribers {
 		errs = append(errs, sub.Close())
 	}
-	conn, err := rabbit.Dial(checks.URL)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	for _, q := range s.queues {
-		_, err := ch.QueueDelete(q, false, false, false)
-		errs = append(errs, err)
-	}
-	return errors.Join(append(errs, ch.ExchangeDelete(s.topic, false, false))...)
+	return checks.WithChannel(func(_ *rabbit.Connection, ch *rabbit.Channel) error {
+		for _, q := range s.queues {
+			_, err := ch.QueueDelete(q, false, false, false)
+			errs = append(errs, err)
+		}
+		return errors.Join(append(errs, ch.ExchangeDelete(s.topic, false, false))...)
+	})
 }
 
 func (s *system) publish(body string) error {
