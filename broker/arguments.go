@@ -60,6 +60,9 @@ var queueArguments = []queueArgument{
 	{"x-group-header", classic, checkGroupHeader},
 	{"x-message-deduplication", classic | quorum, checkBool}, // of a community plugin
 	{exchange.DeduplicationProperty, classic | quorum, oneOf("invalid_deduplication_property", exchange.MessageID)},
+	{"x-cache-size", classic | quorum, checkCacheSize},
+	{"x-cache-ttl", classic | quorum, checkOfCache},
+	{"x-cache-persistence", classic | quorum, checkCachePersistence},
 	{argQueueType, classic | quorum | stream, accept}, // checked before
 	{"x-quorum-initial-group-size", quorum, checkPositive},
 	{"x-max-age", stream, checkMaxAge},
@@ -281,6 +284,30 @@ func groupHeader(args amqp.Table) string {
 		return v.Text()
 	}
 	return "x-group-id"
+}
+
+// checkCacheSize: a queue that knows only what is in it needs no limit, one that remembers needs both.
+func checkCacheSize(v amqp.Value, args amqp.Table) string {
+	d, _ := args.Get("x-message-deduplication")
+	if on, _ := d.Bool(); !on {
+		return "cache_but_no_message_deduplication"
+	}
+	return checkPositive(v, args)
+}
+
+// checkOfCache is for numbers that mean nothing without x-cache-size.
+func checkOfCache(v amqp.Value, args amqp.Table) string {
+	if _, ok := args.Get("x-cache-size"); !ok {
+		return "cache_but_no_cache_size"
+	}
+	return checkPositive(v, args)
+}
+
+func checkCachePersistence(v amqp.Value, args amqp.Table) string {
+	if _, ok := args.Get("x-cache-size"); !ok {
+		return "cache_but_no_cache_size"
+	}
+	return oneOf("invalid_cache_persistence", "disk", "memory")(v, args)
 }
 
 func checkMaxAge(v amqp.Value, _ amqp.Table) string {

@@ -230,6 +230,11 @@ func (b *Broker) load(first FirstRun) error {
 			return fmt.Errorf("%s: %w", l.what, err)
 		}
 	}
+	for _, v := range b.vhosts {
+		for _, q := range v.queues {
+			v.setWindowLocked(q) // those that do not last, and one that a policy asked for just before the end
+		}
+	}
 	return nil
 }
 
@@ -372,14 +377,21 @@ func (b *Broker) loadQueue(names []string, key, value []byte) error {
 		if err != nil {
 			return fmt.Errorf("stream '%s' in vhost '%s': %w", names[1], names[0], err)
 		}
-		v.addQueueLocked(s)
+		v.addQueueLocked(s, nil)
 		return nil
 	}
 	o := v.queueOptions(r.ID, d)
 	if o.Store = b.store.Queue(r.ID); o.Store == nil {
 		return fmt.Errorf("queue '%s' in vhost '%s' has no messages file %d", names[1], names[0], r.ID)
 	}
-	v.addQueueLocked(queue.New(o))
+	var w *queueWindow
+	if r.WindowID != 0 {
+		if b.store.Queue(r.WindowID) == nil {
+			return fmt.Errorf("queue '%s' in vhost '%s' has no file %d of what it remembers", names[1], names[0], r.WindowID)
+		}
+		w = &queueWindow{v.newWindow(r.WindowID, queueWindowLimits(args, v.policies.forQueue(d.Name, typeOf(args)).values())), r.WindowID}
+	}
+	v.addQueueLocked(queue.New(o), w)
 	return nil
 }
 

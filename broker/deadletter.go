@@ -74,12 +74,11 @@ func (r *Router) routeDeadLetter(l *queue.DeadLetter, m *storage.Message, h *dea
 	if !l.RoutingKey.Set {
 		extra = slices.Concat(h.keys[1:], h.blind)
 	}
-	rt := r.evaluateLocked(x, m.RoutingKey, extra, &h.properties)
 	if l.Reason != queue.Rejected {
-		rt.without = func(q Queue) bool { return h.cycles(q.About().Name) }
-		rt.Queues = slices.DeleteFunc(rt.Queues, rt.without)
-		rt.countStores()
+		r.walk.without = func(q Queue) bool { return h.cycles(q.About().Name) }
+		defer func() { r.walk.without = nil }()
 	}
+	rt := r.evaluateLocked(x, m.RoutingKey, extra, &h.properties)
 	if len(rt.Queues) == 0 {
 		return nil
 	}

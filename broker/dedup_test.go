@@ -15,15 +15,15 @@ import (
 )
 
 // withKey makes a persistent message.
-func withKey(exchange, key string, confirm storage.Confirmer, seq uint64) (*storage.Message, *amqp.Properties) {
+func withKey(exchange, routingKey, key string, confirm storage.Confirmer, seq uint64) (*storage.Message, *amqp.Properties) {
 	p := &amqp.Properties{Flags: amqp.PropHeaders, Headers: amqp.Table{field(queue.DeduplicationHeader, amqp.String(key))}.Append(nil)}
-	return &storage.Message{Exchange: exchange, RoutingKey: "k", Properties: p.Append(nil), Body: []byte(key), Confirm: confirm, ConfirmSeq: seq}, p
+	return &storage.Message{Exchange: exchange, RoutingKey: routingKey, Properties: p.Append(nil), Body: []byte(key), Confirm: confirm, ConfirmSeq: seq}, p
 }
 
-func sendKey(t testing.TB, r *Router, exchange, key string, confirm storage.Confirmer, seq uint64) {
+func sendKey(t testing.TB, r *Router, exchange, routingKey, key string, confirm storage.Confirmer, seq uint64) {
 	t.Helper()
-	m, p := withKey(exchange, key, confirm, seq)
-	rt, err := r.Route([]byte(exchange), []byte("k"), p)
+	m, p := withKey(exchange, routingKey, key, confirm, seq)
+	rt, err := r.Route([]byte(exchange), []byte(routingKey), p)
 	if err != nil {
 		t.Error(err)
 		return
@@ -63,6 +63,8 @@ func TestOneOfManyEqualMessagesGoesThrough(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := newBroker(t).VHost("/")
 			a := declareQueue(t, v, "a", true)
+			own := declareWithWindow(t, v, "own", append(args, field("x-cache-size", amqp.Int32(1000)))...)
+			bind(t, v, "amq.fanout", "own", "", QueueResource)
 			s, err := v.DeclareQueue(actor{id: 1}, QueueDeclare{Name: "s", Durable: true, Arguments: amqp.Table{field("x-queue-type", amqp.String("stream"))}})
 			must(t, err)
 			dedupExchange(t, v, []string{"a", "s"}, args...)
@@ -74,13 +76,14 @@ func TestOneOfManyEqualMessagesGoesThrough(t *testing.T) {
 				running.Go(func() {
 					r := v.NewRouter()
 					for i := range keys {
-						sendKey(t, r, "x", strconv.Itoa(i), &confirmed, uint64(i))
+						sendKey(t, r, "x", "k", strconv.Itoa(i), &confirmed, uint64(i))
+						sendKey(t, r, "amq.fanout", "k", strconv.Itoa(i), &confirmed, uint64(i))
 					}
 				})
 			}
 			running.Wait()
-			confirmed.wait(t, publishers*keys)
-			for _, q := range []Queue{a, s} {
+			confirmed.wait(t, 2*publishers*keys)
+			for _, q := range []Queue{a, s, own} {
 				if n := q.Info().Ready; n != keys {
 					t.Errorf("%s has %d messages, want %d", q.About().Name, n, keys)
 				}
@@ -104,21 +107,28 @@ func TestDuplicateIsConfirmedWithItsOriginal(t *testing.T) {
 				own, err := v.DeclareQueue(actor{id: 1}, QueueDeclare{Name: "own", Durable: true, Arguments: amqp.Table{field("x-message-deduplication", amqp.Bool(true))}})
 				must(t, err)
 				bind(t, v, "amq.fanout", own.About().Name, "", QueueResource)
+				left := declareWithWindow(t, v, "left", append(args, field("x-cache-size", amqp.Int32(1000)))...)
 				r := v.NewRouter()
 				var first, second confirmedCount
 				disk.close()
 				for _, c := range []*confirmedCount{&first, &second} {
-					sendKey(t, r, "x", "a", c, 1)
-					sendKey(t, r, "amq.fanout", "a", c, 1)
+					sendKey(t, r, "x", "k", "a", c, 1)
+					sendKey(t, r, "amq.fanout", "k", "a", c, 1)
+					sendKey(t, r, "", "left", "a", c, 1)
+					if name == "disk" { // else it is confirmed, as it is nowhere any more
+						if _, err := left.Purge(); err != nil {
+							t.Error(err)
+						}
+					}
 				}
 				synctest.Wait()
 				if first.n.Load()+second.n.Load() > 0 {
-					t.Error("confirmed before it is on disk")
+					t.Errorf("%d and %d are confirmed before they are on disk", first.n.Load(), second.n.Load())
 				}
 				disk.open()
 				synctest.Wait()
-				if first.n.Load() != 2 || second.n.Load() != 2 {
-					t.Errorf("%d and %d are confirmed, want 2 and 2", first.n.Load(), second.n.Load())
+				if first.n.Load() != 3 || second.n.Load() != 3 {
+					t.Errorf("%d and %d are confirmed, want 3 and 3", first.n.Load(), second.n.Load())
 				}
 			})
 		})
@@ -135,7 +145,7 @@ func TestPolicyChangesAWindow(t *testing.T) {
 	want := func(n int, keys ...string) {
 		t.Helper()
 		for _, k := range keys {
-			sendKey(t, r, "x", k, &c, 1)
+			sendKey(t, r, "x", "k", k, &c, 1)
 		}
 		if got := a.Info().Ready; got != n {
 			t.Fatalf("%d messages, want %d", got, n)
@@ -148,4 +158,54 @@ func TestPolicyChangesAWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(8, "5", "3", "4", "4")
+}
+
+func declareWithWindow(t testing.TB, v *VHost, name string, args ...amqp.Field) Queue {
+	t.Helper()
+	q, err := v.DeclareQueue(actor{id: 1}, QueueDeclare{Name: name, Durable: true, Arguments: append(args, field("x-message-deduplication", amqp.Bool(true)))})
+	must(t, err)
+	return q
+}
+
+// A policy gives a queue a window, and takes it away; so it is after a restart.
+func TestPolicyGivesAQueueAWindow(t *testing.T) {
+	o := testOptions(t, t.TempDir(), nil)
+	b := open(t, o)
+	v := b.VHost("/")
+	q := declareWithWindow(t, v, "q")
+	want := func(step string, n int, keys ...string) {
+		t.Helper()
+		var c confirmedCount
+		r := v.NewRouter()
+		for i, k := range keys {
+			sendKey(t, r, "", "q", k, &c, uint64(i))
+		}
+		c.wait(t, int64(len(keys)))
+		if got, err := q.Purge(); err != nil || got != n {
+			t.Errorf("%s: %d messages, want %d (%v)", step, got, n, err)
+		}
+	}
+	want("no window", 2, "a", "b", "a")
+	want("no window, gone", 2, "a", "b")
+	setPolicy(t, v, UserPolicy, "p", `{"pattern": "^q$", "apply-to": "queues", "definition": {"x-cache-size": 5}}`)
+	want("window", 2, "a", "b")
+	want("window, known", 1, "a", "b", "c")
+	closeBroker(t, b)
+	b = open(t, o)
+	v = b.VHost("/")
+	q = v.queues["q"]
+	want("restarted", 1, "a", "b", "c", "d")
+	if err := v.ClearPolicy(UserPolicy, "p"); err != nil {
+		t.Fatal(err)
+	}
+	want("without the policy", 1, "a")
+	want("without the policy, gone", 1, "a")
+	stored := v.windowOf[q].storeID
+	if _, err := v.DeleteQueue(actor{id: 1}, "q", false, false); err != nil {
+		t.Fatal(err)
+	}
+	if b.store.Queue(stored) != nil || len(v.windowOf) > 0 || len(b.windows.all) > 0 {
+		t.Error("the window is still there without its queue")
+	}
+	closeBroker(t, b)
 }

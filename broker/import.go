@@ -301,20 +301,21 @@ func (im *importer) applyQueue(q definitions.Queue) {
 	}
 	id, d := im.broker.store.NextID(), queueDeclare(q).withType(v.defaultType())
 	if typeOf(d.Arguments) == StreamQueue {
-		v.putQueue(id, d, &im.change)
-		v.addQueueLocked(v.newStreamLocked(id, d))
+		v.putQueue(id, d, nil, &im.change)
+		v.addQueueLocked(v.newStreamLocked(id, d), nil)
 		im.report.Queues++
 		return
 	}
 	o := v.queueOptions(id, d)
+	w := v.newQueueWindowLocked(d)
 	if q.Durable {
-		v.putQueue(id, d, &im.change)
+		v.putQueue(id, d, w, &im.change)
 		// The store knows the queue once it has its part of the change; the rest follows
 		// under the same locks, so nobody can come between.
 		im.broker.store.Apply(storage.Change{CreateQueues: []uint64{id}})
 		o.Store = im.broker.store.Queue(id)
 	}
-	v.addQueueLocked(queue.New(o))
+	v.addQueueLocked(queue.New(o), w)
 	im.report.Queues++
 }
 

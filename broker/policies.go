@@ -476,6 +476,7 @@ func (v *VHost) applyPolicy(q Queue, set *policySet) {
 	changed := v.queues[d.Name] == q && !e.equal(v.policyOf[q])
 	if changed {
 		v.rememberPolicyLocked(q, e)
+		v.setWindowLocked(q)
 	}
 	v.mu.Unlock()
 	if changed {
@@ -515,7 +516,7 @@ func (v *VHost) rememberPolicyLocked(q Queue, e *EffectivePolicy) {
 func (x *Exchange) obey(e *EffectivePolicy) {
 	x.policy = e
 	if x.window != nil {
-		x.window.SetLimits(x.windowLimits())
+		x.window.SetLimits(windowLimits(x.Arguments, e.values()))
 	}
 	if a, ok := x.Arguments.Get("alternate-exchange"); ok {
 		x.alternate = a.Text()

@@ -96,10 +96,10 @@ func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Tick
 	if typeOf(d.Arguments) == StreamQueue {
 		var c storage.Change
 		id := v.broker.store.NextID()
-		v.putQueue(id, d, &c)
+		v.putQueue(id, d, nil, &c)
 		ticket := v.applyLocked(c)
 		q := v.newStreamLocked(id, d)
-		v.addQueueLocked(q)
+		v.addQueueLocked(q, nil)
 		v.queueCreated(q, a)
 		return q, ticket
 	}
@@ -107,26 +107,29 @@ func (v *VHost) createQueueLocked(a Actor, d QueueDeclare) (Queue, *storage.Tick
 	if d.Exclusive {
 		o.Owner = a.ConnectionID()
 	}
+	w := v.newQueueWindowLocked(d)
 	var c storage.Change
 	if d.Durable {
 		c.CreateQueues = append(c.CreateQueues, o.ID)
-		v.putQueue(o.ID, d, &c)
+		v.putQueue(o.ID, d, w, &c)
 	}
 	ticket := v.applyLocked(c)
 	if d.Durable {
 		o.Store = v.broker.store.Queue(o.ID)
 	}
 	q := queue.New(o)
-	v.addQueueLocked(q)
+	v.addQueueLocked(q, w)
 	v.queueCreated(q, a)
 	return q, ticket
 }
 
-// putQueue adds the record of a durable queue to c.
-func (v *VHost) putQueue(id uint64, d QueueDeclare, c *storage.Change) {
-	c.Put = append(c.Put, storage.KV{Key: metaKey(keyQueue, v.name, d.Name), Value: encodeRecord(queueRecord{
-		ID: id, AutoDelete: d.AutoDelete, Arguments: encodeArguments(d.Arguments),
-	})})
+// putQueue adds the record of a durable queue, whose window may be nil, to c.
+func (v *VHost) putQueue(id uint64, d QueueDeclare, w *queueWindow, c *storage.Change) {
+	r := queueRecord{ID: id, AutoDelete: d.AutoDelete, Arguments: encodeArguments(d.Arguments)}
+	if w != nil {
+		r.WindowID = w.storeID
+	}
+	c.Put = append(c.Put, storage.KV{Key: metaKey(keyQueue, v.name, d.Name), Value: encodeRecord(r)})
 }
 
 // queueOptions are what a queue of this vhost is made with, except for its store.

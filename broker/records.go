@@ -87,6 +87,7 @@ type queueRecord struct {
 	ID         uint64 `json:"id"`
 	AutoDelete bool   `json:"auto_delete,omitempty"`
 	Arguments  []byte `json:"arguments,omitempty"`
+	WindowID   uint64 `json:"window,omitempty"` // the store of the keys that it remembers
 }
 
 type bindingRecord struct {

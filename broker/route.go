@@ -26,9 +26,9 @@ type Route struct {
 	keeping    int32 // and how many store everything
 	streams    int32 // of them those that are streams
 	histories  []*history
-	windows    []*queue.Window // of the exchanges on the way that deduplicate
-	remembers  bool            // one of windows stores keys
-	from       *Exchange       // where the way begins
+	windows    []window  // of what is on the way and deduplicates
+	remembers  bool      // one of windows stores keys
+	from       *Exchange // where the way begins
 	vhost      *VHost
 	without    func(Queue) bool // queues that are left out of the way
 	replies    []*ReplyConsumer
@@ -158,11 +158,12 @@ func (r *Router) evaluateLocked(x *Exchange, routingKey string, extraKeys []stri
 	w := &r.walk
 	w.reset(r.vhost, routingKey, extraKeys, p)
 	w.follow(x)
+	w.sift()
 	rt := &r.extra
 	*rt = Route{
 		Exchange: x.Name, RoutingKey: routingKey, Topic: x.Type == "topic", ExtraKeys: extraKeys,
 		Queues: append(rt.Queues[:0], w.queues.list...), replies: append(rt.replies[:0], w.replies.list...), address: w.address,
-		histories: append(rt.histories[:0], w.histories...), windows: append(rt.windows[:0], w.windows...), from: x, vhost: r.vhost,
+		histories: append(rt.histories[:0], w.histories...), windows: append(rt.windows[:0], w.windows...), from: x, vhost: r.vhost, without: w.without,
 	}
 	rt.countStores()
 	return rt
@@ -187,7 +188,7 @@ func (rt *Route) countStores() {
 			rt.lasting++
 		}
 	}
-	rt.remembers = slices.ContainsFunc(rt.windows, (*queue.Window).Lasts)
+	rt.remembers = slices.ContainsFunc(rt.windows, window.Lasts)
 }
 
 // Stores reports whether a message with this delivery mode will be written to disk.
@@ -253,6 +254,9 @@ func (rt *Route) put(m *storage.Message, targets int32, told bool, p *passage, w
 		}
 		if !q.Publish(copied, w) {
 			accepted = false
+			if p != nil {
+				p.refused = append(p.refused, q)
+			}
 		}
 	}
 	for _, c := range rt.replies {
@@ -281,8 +285,9 @@ type walk struct {
 	matched    []exchange.Destination
 	queues     distinct[Queue]
 	histories  []*history // of the exchanges visited
-	windows    []*queue.Window
-	knows      func(*queue.Window) bool // a duplicate gets no further; nil: nothing is one
+	windows    []window
+	knows      func(window) bool // a duplicate gets no further; nil: nothing is one
+	without    func(Queue) bool  // queues that are left out; nil: none
 	replies    distinct[*ReplyConsumer]
 	address    bool // a key is a reply address
 }
@@ -316,6 +321,29 @@ func (w *walk) follow(first *Exchange) {
 	}
 }
 
+// passes reports whether the message goes through a window.
+func (w *walk) passes(win window) bool {
+	if w.knows != nil && w.knows(win) {
+		return false
+	}
+	w.windows = append(w.windows, win)
+	return true
+}
+
+// sift takes out the queues that are left out, or whose window knows the message.
+func (w *walk) sift() {
+	if w.without == nil && len(w.vhost.windowOf) == 0 {
+		return
+	}
+	w.queues.list = slices.DeleteFunc(w.queues.list, func(q Queue) bool {
+		if w.without != nil && w.without(q) {
+			return true
+		}
+		win := w.vhost.windowOf[q]
+		return win != nil && !w.passes(window{win.Window, q})
+	})
+}
+
 // evaluate collects what x routes to; false if no binding matched.
 func (w *walk) evaluate(x *Exchange) bool {
 	if x.Name == "" {
@@ -329,10 +357,9 @@ func (w *walk) evaluate(x *Exchange) bool {
 		}
 	}
 	if x.window != nil {
-		if w.knows != nil && w.knows(x.window) {
+		if !w.passes(window{Window: x.window}) {
 			return false
 		}
-		w.windows = append(w.windows, x.window)
 	}
 	keys, needs := w.keys, x.router.Needs()
 	if needs&exchange.EveryKey == 0 {

@@ -29,6 +29,7 @@ type VHost struct {
 	metadata    VHostMetadata
 	policies    *policySet
 	policyOf    map[Queue]*EffectivePolicy // of the queues that a policy matches
+	windowOf    map[Queue]*queueWindow     // of the queues that have one
 	parameters  map[parameterID]json.RawMessage
 	limits      limits
 	full        atomic.Bool                  // publishers are held back, by MaxMessageBytes
@@ -39,7 +40,7 @@ type VHost struct {
 
 	defaultExchange *Exchange // immutable
 
-	// once is held while something is published through an exchange that deduplicates. It comes before mu.
+	// once is held while something is published through a window. It comes before mu.
 	once sync.Mutex
 
 	replies    replies
@@ -112,6 +113,7 @@ func newVHost(b *Broker, name string) *VHost {
 		exclusive:  make(map[uint64]map[Queue]struct{}),
 		policies:   &policySet{},
 		policyOf:   make(map[Queue]*EffectivePolicy),
+		windowOf:   make(map[Queue]*queueWindow),
 		parameters: make(map[parameterID]json.RawMessage),
 	}
 	v.ownRouters.New = func() any { return v.NewRouter() }
@@ -153,7 +155,7 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	x.router = r
 	x.outbound = make(map[bindingID]*Binding)
 	if x.Type == exchange.Deduplication {
-		x.window = v.newWindow(x)
+		x.window = v.newWindow(x.storeID, windowLimits(x.Arguments, nil))
 	}
 	x.stats = new(exchangeTotals)
 	x.obey(v.policies.forExchange(x.Name))
@@ -167,7 +169,8 @@ func (v *VHost) addExchangeLocked(x *Exchange) {
 	v.changedLocked()
 }
 
-func (v *VHost) addQueueLocked(q Queue) {
+// addQueueLocked adds a queue with its window, which may be nil.
+func (v *VHost) addQueueLocked(q Queue, w *queueWindow) {
 	d := q.About()
 	v.queues[d.Name] = q
 	if d.Exclusive() {
@@ -180,6 +183,9 @@ func (v *VHost) addQueueLocked(q Queue) {
 	}
 	if e := v.policies.forQueue(d.Name, typeOf(d.Arguments)); e != nil {
 		v.policyOf[q] = e
+	}
+	if w != nil {
+		v.windowOf[q] = w
 	}
 	v.changedLocked()
 }
@@ -322,6 +328,13 @@ func (v *VHost) removeQueueLocked(q Queue, c *storage.Change) {
 	if q.Lasts() {
 		c.Delete = append(c.Delete, metaKey(keyQueue, v.name, d.Name))
 		c.DeleteQueues = append(c.DeleteQueues, d.ID)
+	}
+	if w := v.windowOf[q]; w != nil {
+		delete(v.windowOf, q)
+		v.broker.windows.remove(w.Window)
+		if w.storeID != 0 {
+			c.DeleteQueues = append(c.DeleteQueues, w.storeID)
+		}
 	}
 	v.changedLocked()
 }

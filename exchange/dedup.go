@@ -20,13 +20,18 @@ func Stores(kind string, args amqp.Table) bool {
 	case RecentHistory, Delayed:
 		return true
 	case Deduplication:
-		v, _ := args.Get("x-cache-persistence")
-		return v.Text() != "memory"
+		return CachePersists(args)
 	}
 	return false
 }
 
-// CacheNumber returns a number among the arguments of an exchange that deduplicates, which may be a string of digits; 0 if
+// CachePersists reports whether the keys of what is durable and deduplicates are stored.
+func CachePersists(args amqp.Table) bool {
+	v, _ := args.Get("x-cache-persistence")
+	return v.Text() != "memory"
+}
+
+// CacheNumber returns a number among the arguments of an exchange or queue that deduplicates, which may be a string of digits; 0 if
 // it is not there.
 func CacheNumber(args amqp.Table, name string) int64 {
 	v, _ := args.Get(name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -67,6 +68,18 @@ func TestDeduplicationPage(t *testing.T) {
 	ack(t, d, false)
 	publishConfirmed(t, ch, "", "refresh", keyed("a")...)
 	wantBodies(t, ch, "refresh", "b", "<nil>", "<nil>", "a")
+
+	removeQueue(t, "payments")
+	_, err = ch.QueueDeclare("payments", true, false, false, false, amqp.Table{
+		"x-message-deduplication": true,
+		"x-cache-size":            1_000_000,
+		"x-cache-ttl":             86_400_000, // a day
+	})
+	must(t, err)
+	publishConfirmed(t, ch, "", "payments", keyed("a")...)
+	wantBodies(t, ch, "payments", "a")
+	publishConfirmed(t, ch, "", "payments", keyed("a", "b")...)
+	wantBodies(t, ch, "payments", "b")
 }
 
 func TestDeduplicationWindows(t *testing.T) {
@@ -240,6 +253,102 @@ func TestDeduplicatingQueueForgetsWhatLeaves(t *testing.T) {
 	})
 }
 
+// A queue with a window knows a key when its message has left, too.
+func TestWindowsOfQueues(t *testing.T) {
+	t.Parallel()
+	needsDedup(t)
+	ch := open(t)
+	confirmMode(t, ch)
+	window := func(more amqp.Table) amqp.Table {
+		args := amqp.Table{dedupType: true, "x-cache-size": 100}
+		maps.Copy(args, more)
+		return args
+	}
+	t.Run("size", func(t *testing.T) {
+		for _, kind := range []string{"classic", "quorum"} {
+			q := sharedQueue(t, ch, window(amqp.Table{"x-cache-size": 2, "x-queue-type": kind}))
+			publishConfirmed(t, ch, "", q, keyed("a", "b", "a")...)
+			wantBodies(t, ch, q, "a", "b")
+			publishConfirmed(t, ch, "", q, keyed("b", "a", nil, "c", "b", "a", "c")...)
+			wantBodies(t, ch, q, "<nil>", "c", "a")
+		}
+	})
+	t.Run("what is in the queue is known, beyond the window", func(t *testing.T) {
+		q := privateQueue(t, ch, window(amqp.Table{"x-cache-size": 1}))
+		publishConfirmed(t, ch, "", q, keyed("a", "b", "c", "a", "b", "c")...)
+		wantBodies(t, ch, q, "a", "b", "c")
+	})
+	t.Run("time", func(t *testing.T) {
+		q := privateQueue(t, ch, window(amqp.Table{"x-cache-ttl": 50}))
+		long := keyed("long")[0]
+		long.Headers["x-cache-ttl"] = 3_600_000
+		publishConfirmed(t, ch, "", q, append(keyed("a"), long)...)
+		wantBodies(t, ch, q, "a", "long")
+		eventually(t, func() error {
+			publishConfirmed(t, ch, "", q, append(keyed("a"), long)...)
+			if got := drain(t, ch, q); fmt.Sprint(got) != "[a]" {
+				return fmt.Errorf("got %q, want a", got)
+			}
+			return nil
+		})
+	})
+	t.Run("each queue by itself", func(t *testing.T) {
+		one, other, all := privateQueue(t, ch, window(nil)), privateQueue(t, ch, window(amqp.Table{"x-deduplication-property": "message-id"})), privateQueue(t, ch, nil)
+		x := newExchange(t, ch, "fanout", nil)
+		for _, q := range []string{one, other, all} {
+			bind(t, ch, q, "", x, nil)
+		}
+		list := append(keyed("a", "a"), persistent("b", "b")...)
+		list[2].MessageId, list[3].MessageId = "1", "1"
+		publishConfirmed(t, ch, "", one, keyed("a")...)
+		publishConfirmed(t, ch, x, "", list...)
+		wantBodies(t, ch, one, "a", "b", "b")
+		wantBodies(t, ch, other, "a", "b")
+		wantBodies(t, ch, all, "a", "a", "b", "b")
+	})
+	t.Run("refused by one of two", func(t *testing.T) {
+		full, q := privateQueue(t, ch, window(amqp.Table{"x-max-length": 0, "x-overflow": "reject-publish"})), privateQueue(t, ch, window(nil))
+		x := newExchange(t, ch, "fanout", nil)
+		bind(t, ch, full, "", x, nil)
+		bind(t, ch, q, "", x, nil)
+		for range 2 {
+			if d, err := ch.PublishWithDeferredConfirm(x, "", false, false, keyed("a")[0]); err != nil || d.Wait() {
+				t.Fatalf("confirmed, or %v", err)
+			}
+		}
+		wantBodies(t, ch, q, "a")
+	})
+	t.Run("dead letters come back", func(t *testing.T) {
+		wait, work := nameFor(t, "wait"), nameFor(t, "work")
+		for q, args := range map[string]amqp.Table{
+			wait: {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": work, "x-message-ttl": 1},
+			work: window(amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": wait}),
+		} {
+			_, err := ch.QueueDeclare(q, true, false, false, false, args)
+			must(t, err)
+			removeQueue(t, q)
+		}
+		publishConfirmed(t, ch, "", work, keyed("a")...)
+		for range 3 {
+			nack(t, get(t, ch, work, false), false, false)
+			eventually(t, func() error { return hasReady(ch, work, 1) })
+		}
+		publishConfirmed(t, ch, "", work, keyed("a")...)
+		wantBodies(t, ch, work, "a")
+		publishConfirmed(t, ch, "", work, keyed("a")...)
+		wantBodies(t, ch, work)
+	})
+	t.Run("transient messages", func(t *testing.T) {
+		q := privateQueue(t, ch, window(nil))
+		p := keyed("a")[0]
+		p.DeliveryMode = 1
+		publishConfirmed(t, ch, "", q, p)
+		wantBodies(t, ch, q, "a")
+		publishConfirmed(t, ch, "", q, p)
+		wantBodies(t, ch, q)
+	})
+}
+
 func TestDeduplicationArgumentsAreChecked(t *testing.T) {
 	t.Parallel()
 	needsDedup(t)
@@ -259,10 +368,24 @@ func TestDeduplicationArgumentsAreChecked(t *testing.T) {
 		err := channel(t, conn).ExchangeDeclare(nameFor(t, "x"), dedupType, false, false, false, false, tt.args)
 		refusedWith(t, err, 406, "PRECONDITION_FAILED - "+tt.text)
 	}
-	for value, why := range map[any]string{"yes": "{unacceptable_type,longstr}"} {
-		name := nameFor(t, "q")
-		_, err := channel(t, conn).QueueDeclare(name, false, true, true, false, amqp.Table{"x-message-deduplication": value})
-		refusedWith(t, err, 406, fmt.Sprintf("PRECONDITION_FAILED - invalid arg 'x-message-deduplication' for queue '%s' in vhost '/': %s", name, why))
+	for _, tt := range []struct {
+		argument string
+		value    any
+		others   amqp.Table
+		why      string
+	}{
+		{"x-message-deduplication", "yes", nil, "{unacceptable_type,longstr}"},
+		{"x-cache-size", 10, nil, "cache_but_no_message_deduplication"},
+		{"x-cache-size", 0, amqp.Table{dedupType: true}, "{value_zero,0}"},
+		{"x-cache-ttl", 10, amqp.Table{dedupType: true}, "cache_but_no_cache_size"},
+		{"x-cache-ttl", -1, amqp.Table{dedupType: true, "x-cache-size": 1}, "{value_negative,-1}"},
+		{"x-cache-persistence", "disk", amqp.Table{dedupType: true}, "cache_but_no_cache_size"},
+		{"x-cache-persistence", "ssd", amqp.Table{dedupType: true, "x-cache-size": 1}, "invalid_cache_persistence"},
+	} {
+		name, args := nameFor(t, "q"), amqp.Table{tt.argument: tt.value}
+		maps.Copy(args, tt.others)
+		_, err := channel(t, conn).QueueDeclare(name, false, true, true, false, args)
+		refusedWith(t, err, 406, fmt.Sprintf("PRECONDITION_FAILED - invalid arg '%s' for queue '%s' in vhost '/': %s", tt.argument, name, tt.why))
 	}
 	err := channel(t, conn).ExchangeDeclare(nameFor(t, "x"), "x-delayed-message", false, false, false, false, amqp.Table{"x-delayed-type": dedupType, "x-cache-size": 1})
 	refusedWith(t, err, 406, "PRECONDITION_FAILED - Invalid argument, 'x-delayed-type' must be an existing exchange type")
@@ -270,13 +393,14 @@ func TestDeduplicationArgumentsAreChecked(t *testing.T) {
 
 func TestDeduplicationSurvives(t *testing.T) {
 	needsDedup(t)
-	var x, forgetful, q, own string
+	var x, forgetful, q, own, window string
 	lives(t, func(t *testing.T, ch *amqp.Channel, names *durableNames) {
 		x = names.exchange(t, ch, dedupType, true, amqp.Table{"x-cache-size": 1000})
 		forgetful = nameFor(t, "memory")
 		must(t, ch.ExchangeDeclare(forgetful, dedupType, true, false, false, false, amqp.Table{"x-cache-size": 1000, "x-cache-persistence": "memory"}))
 		names.exchanges = append(names.exchanges, forgetful)
 		q, own = names.queue(t, ch, "q", true, nil), names.queue(t, ch, "own", true, amqp.Table{dedupType: true})
+		window = names.queue(t, ch, "window", true, amqp.Table{dedupType: true, "x-cache-size": 1000})
 		bind(t, ch, q, "", x, nil)
 		bind(t, ch, q, "", forgetful, nil)
 		confirmMode(t, ch)
@@ -285,8 +409,11 @@ func TestDeduplicationSurvives(t *testing.T) {
 		publishConfirmed(t, ch, "", own, keyed("a", "b", "a")...)
 		wantBodies(t, ch, q, "a", "b", "c")
 		publishConfirmed(t, ch, x, "", keyed("d")...)
-		ack(t, get(t, ch, own, false), false)
-		publishConfirmed(t, ch, "", own, persistent("after the ack")...) // which is on disk with it
+		publishConfirmed(t, ch, "", window, keyed("a", "b", "a")...)
+		for _, q := range []string{own, window} {
+			ack(t, get(t, ch, q, false), false)
+			publishConfirmed(t, ch, "", q, persistent("after the ack")...) // which is on disk with it
+		}
 	}, func(t *testing.T, ch *amqp.Channel, _ *durableNames) {
 		confirmMode(t, ch)
 		publishConfirmed(t, ch, x, "", keyed("a", "b", "d", "e")...)
@@ -306,6 +433,8 @@ func TestDeduplicationSurvives(t *testing.T) {
 		if counts["b"] != 1 || counts["c"] != 1 {
 			t.Errorf("the queue has %v, want b and c once", counts)
 		}
+		publishConfirmed(t, ch, "", window, keyed("a", "b", "c")...)
+		wantBodies(t, ch, window, "b", "after the ack", "c")
 	})
 }
 
@@ -313,20 +442,24 @@ func TestDeduplicationSurvives(t *testing.T) {
 // once.
 func TestResendingAfterKillsMakesNoDuplicates(t *testing.T) {
 	needsDedup(t)
-	for _, by := range []string{"exchange", "queue"} {
+	for _, by := range []string{"exchange", "queue", "window of a queue"} {
 		t.Run(by, func(t *testing.T) {
 			b := ownBroker(t)
 			names := &durableNames{url: b.URL()}
 			t.Cleanup(func() { names.remove() })
 			ch := channel(t, dialURL(t, b.URL()))
 			var x, q string
-			if by == "exchange" {
+			switch by {
+			case "exchange":
 				x = names.exchange(t, ch, dedupType, true, amqp.Table{"x-cache-size": 1_000_000})
 				q = names.queue(t, ch, "q", true, nil)
 				bind(t, ch, q, "", x, nil)
-			} else {
+			case "queue":
 				q = names.queue(t, ch, "q", true, amqp.Table{dedupType: true})
+			default:
+				q = names.queue(t, ch, "q", true, amqp.Table{dedupType: true, "x-cache-size": 1_000_000})
 			}
+			counts := make(map[string]int)
 			r := resender{exchange: x, key: q, confirmed: make(map[int]bool)}
 			for round := range 4 {
 				confirmMode(t, ch)
@@ -337,8 +470,16 @@ func TestResendingAfterKillsMakesNoDuplicates(t *testing.T) {
 				r.sendUntil(t, ch, r.next+20_000, func() { must(t, b.Kill()) })
 				must(t, b.Start())
 				ch = channel(t, dialURL(t, b.URL()))
+				if by == "window of a queue" {
+					for range 200 {
+						d := get(t, ch, q, false)
+						counts[string(d.Body)]++
+						ack(t, d, false)
+					}
+					confirmMode(t, ch)
+					publishConfirmed(t, ch, "", q, persistent("after the acks")...) // which are on disk with it
+				}
 			}
-			counts := make(map[string]int)
 			for _, body := range drain(t, ch, q) {
 				counts[body]++
 			}

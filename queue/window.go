@@ -15,7 +15,8 @@ const ttlHeader = "x-cache-ttl"
 // windowStep is how many keys are forgotten under one hold of a window's lock, beyond one for one.
 const windowStep = 64
 
-// WindowLimits say how many keys a window remembers and how long, in milliseconds; 0 is for as long as there is room.
+// WindowLimits say how many keys a window remembers and how long, in milliseconds; a TTL of 0 is for as long as there is
+// room, a Size of 0 lets everything pass.
 type WindowLimits struct {
 	Size, TTL int64
 	// ByMessageID knows a message without DeduplicationHeader by its message-id.
@@ -75,7 +76,11 @@ func (w *Window) Forgetful() bool { return w.store == nil }
 
 // Key returns what the window knows a message with these properties by; false if it lets every such message pass.
 func (w *Window) Key(properties []byte) (Key, bool) {
-	return KeyOf(properties, w.limits.Load().ByMessageID)
+	l := w.limits.Load()
+	if l.Size <= 0 {
+		return Key{}, false
+	}
+	return KeyOf(properties, l.ByMessageID)
 }
 
 // Knows reports whether a key is remembered.
