@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -56,14 +57,14 @@ func (r *run) backlog(res *Result) error {
 	return nil
 }
 
-// fill publishes the backlog, first a fifth of it and then the rest, which is what is
-// measured: the memory in between tells what a waiting message costs beyond all fixed windows.
+// fill publishes the backlog, first a part of it and then the rest, which is what is measured: the memory in between tells
+// what a waiting message costs beyond all fixed windows, if the first part fills those.
 func (r *run) fill(res *Result) error {
-	first := r.scenario.Count / 5
+	first := cmp.Or(r.scenario.First, r.scenario.Count/5)
 	if err := r.fillWith(first, &Phase{}); err != nil {
 		return err
 	}
-	fifth, err := r.settledCost()
+	before, err := r.settledCost()
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func (r *run) fill(res *Result) error {
 	all, err := r.settledCost()
 	if ph.Cost != nil {
 		ph.Cost.RSS, ph.Cost.Anonymous = all.RSS, all.Anonymous
-		ph.Cost.PerUnit = (float64(all.Anonymous) - float64(fifth.Anonymous)) / float64(r.scenario.Count-first)
+		ph.Cost.PerUnit = (float64(all.Anonymous) - float64(before.Anonymous)) / float64(r.scenario.Count-first)
 	}
 	res.Phases = append(res.Phases, ph)
 	return err

@@ -43,6 +43,7 @@ type Scenario struct {
 	Rate      int `json:"rate,omitempty"`       // messages/s of all publishers together; 0: as fast as possible
 	InFlight  int `json:"in-flight,omitempty"`  // most messages published and not yet consumed; 0: unlimited
 	Count     int `json:"count,omitempty"`      // messages of a backlog, connections, queues to declare, starts
+	First     int `json:"first,omitempty"`      // messages of a backlog that come before those that are measured; 0: a fifth
 	SyncDelay int `json:"sync-delay,omitempty"` // ms added to every sync of the broker's files; needs a command that starts it
 
 	Restart bool `json:"restart,omitempty"` // start the broker again, if there is a command: before the run, or before a backlog is drained
@@ -87,7 +88,7 @@ func scenarios() []Scenario {
 		},
 		{
 			Name: "backlog/10M", About: "10 000 000 of 100 bytes: memory for each that waits", Kind: kindBacklog,
-			Queues: 1, Publishers: 1, Consumers: 1, Body: 100, Persistent: true, Window: 1000, Prefetch: 1000, Count: 10_000_000,
+			Queues: 1, Publishers: 1, Consumers: 1, Body: 100, Persistent: true, Window: 1000, Prefetch: 1000, Count: 10_000_000, First: 4_000_000,
 		},
 		flow("large/transient", "1 MiB messages", func(s *Scenario) { s.Body, s.InFlight = 1<<20, 32 }),
 		confirmed("large/persistent", "1 MiB messages, confirms with a window of 10", func(s *Scenario) {

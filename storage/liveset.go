@@ -28,17 +28,17 @@ const (
 type page struct {
 	no        uint64
 	live      [pageWords]uint64
-	loc       [pageWords]*[64]location // nil: none of this word's messages is in the journal
-	transient *[pageWords]uint64       // messages that do not outlive a restart; nil: none
-	notes     *pageNotes               // nil: none
+	places    *places            // nil: none of the messages is in the journal
+	transient *[pageWords]uint64 // messages that do not outlive a restart; nil: none
+	notes     *pageNotes         // nil: none
 	count     int
 	dirty     bool // changed since it was written to Badger
 	stored    bool // Badger has a page of this number
 }
 
 var (
-	pagePool = sync.Pool{New: func() any { return new(page) }}
-	locPool  = sync.Pool{New: func() any { return new([64]location) }}
+	pagePool   = sync.Pool{New: func() any { return new(page) }}
+	placesPool = sync.Pool{New: func() any { return new(places) }}
 )
 
 // find returns the page of number no, or nil.
@@ -101,18 +101,16 @@ func (s *liveSet) drop(p *page) {
 	if len(s.pages) == 0 {
 		s.pages = nil // the backing array moved forward; start a new one
 	}
-	for w := range p.loc {
-		p.freeLoc(w)
-	}
+	p.freePlaces()
 	*p = page{}
 	pagePool.Put(p)
 }
 
-func (p *page) freeLoc(w int) {
-	if l := p.loc[w]; l != nil {
-		*l = [64]location{}
-		p.loc[w] = nil
-		locPool.Put(l)
+func (p *page) freePlaces() {
+	if p.places != nil {
+		p.places.freeAll()
+		placesPool.Put(p.places)
+		p.places = nil
 	}
 }
 
@@ -168,8 +166,8 @@ func (s *liveSet) clear(p *page, w int, mask uint64) {
 	p.count -= n
 	p.dirty = true
 	s.count -= uint64(n)
-	if p.live[w] == 0 {
-		p.freeLoc(w)
+	if p.live[w] == 0 && p.places != nil {
+		p.places.free(w)
 	}
 	if p.count == 0 {
 		s.drop(p)
@@ -233,20 +231,20 @@ func (s *liveSet) setLocation(seq uint64, l location) {
 	if p == nil || p.live[w]&bit == 0 {
 		return
 	}
-	if p.loc[w] == nil {
-		p.loc[w] = locPool.Get().(*[64]location)
+	if p.places == nil {
+		p.places = placesPool.Get().(*places)
 	}
-	p.loc[w][seq&63] = l
+	p.places.put(w, int(seq&63), l)
 }
 
 // location returns where a message lies in the journal, 0 if it does not.
 func (s *liveSet) location(seq uint64) location {
 	no, w, _ := split(seq)
 	p := s.find(no)
-	if p == nil || p.loc[w] == nil {
+	if p == nil {
 		return 0
 	}
-	return p.loc[w][seq&63]
+	return p.places.get(w, int(seq&63))
 }
 
 // first returns the first live sequence number that is at least from.
@@ -278,11 +276,7 @@ func (s *liveSet) each(from uint64, fn func(seq uint64, l location) bool) {
 			}
 			for ; word != 0; word &= word - 1 {
 				b := bits.TrailingZeros64(word)
-				var l location
-				if p.loc[w] != nil {
-					l = p.loc[w][b]
-				}
-				if !fn(base+uint64(b), l) {
+				if !fn(base+uint64(b), p.places.get(w, b)) {
 					return
 				}
 			}
@@ -317,10 +311,12 @@ func (s *liveSet) forgetLocations(lo, hi uint64) {
 		if start >= hi {
 			return
 		}
-		for w := range p.loc {
-			if start+uint64(w+1)<<6 <= hi {
-				p.freeLoc(w)
-			}
+		if start+pageSeqs <= hi {
+			p.freePlaces()
+			continue
+		}
+		for w := 0; p.places != nil && start+uint64(w+1)<<6 <= hi; w++ {
+			p.places.free(w)
 		}
 	}
 }
