@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -331,10 +332,26 @@ func TestMissingFilesAreRefused(t *testing.T) {
 }
 
 func TestAcceptLossDropsOnlyWhatIsDamaged(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "copy")
 	seed := t.TempDir()
 	want := makeSeed(t, seed)
-	copySparse(t, seed, dir)
+	for name, crashed := range map[string]bool{"after an orderly end": false, "after a crash": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			copySparse(t, seed, dir)
+			if last := newestValueLog(filepath.Join(dir, "state")); !valueLogEmpty(last) {
+				t.Errorf("%s is not empty", last)
+			} else if crashed {
+				if err := os.Remove(last); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dropsOnlyWhatIsDamaged(t, dir, maps.Clone(want))
+		})
+	}
+}
+
+func dropsOnlyWhatIsDamaged(t *testing.T, dir string, want map[uint64][]byte) {
+	t.Helper()
 	logs, err := filepath.Glob(filepath.Join(dir, "state", "*.vlog"))
 	if err != nil || len(logs) == 0 {
 		t.Fatalf("no value log: %v", err)

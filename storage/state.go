@@ -233,6 +233,11 @@ func (d *stateDB) close() error {
 	}
 	err := d.db.Close()
 	d.db = nil
+	if newest := newestValueLog(d.dir); err == nil && newest != "" && !valueLogEmpty(newest) {
+		if err := coverValueLog(newest); err != nil {
+			d.s.log.Warn().Err(err).Msg("the next start will take longer")
+		}
+	}
 	return err
 }
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 const (
@@ -23,12 +25,40 @@ const (
 // at the last one. What is damaged is found by our own checksums when it is read. A tail torn by
 // a power cut looks the same and is kept too; nothing refers to it.
 func protectValueLog(path string) error {
+	if valueLogEmpty(path) {
+		return nil
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	if len(data) < valueLogHeader || valueLogWhole(data) {
-		return nil
+	if !valueLogWhole(data) && len(data) < valueLogParked {
+		if err := parkValueLog(path); err != nil {
+			return fmt.Errorf("storage: %w", err)
+		}
+	}
+	return coverValueLog(path)
+}
+
+func valueLogEmpty(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() <= valueLogHeader
+}
+
+func parkValueLog(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(valueLogParked), f.Sync(), f.Close())
+}
+
+// coverValueLog puts an empty value log after the newest one, which Badger then does not read when it opens. After an
+// orderly end there is no need to: without this every start would read up to 64 MiB twice.
+func coverValueLog(path string) error {
+	var head [valueLogHeader]byte
+	if err := readHead(path, head[:]); err != nil {
+		return fmt.Errorf("storage: %w", err)
 	}
 	var number uint32
 	if _, err := fmt.Sscanf(filepath.Base(path), "%d.vlog", &number); err != nil {
@@ -39,15 +69,31 @@ func protectValueLog(path string) error {
 	if err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	head := append(make([]byte, 8), data[8:valueLogHeader]...)
-	_, err = f.Write(head)
-	if len(data) < valueLogParked {
-		err = errors.Join(err, os.Truncate(path, valueLogParked))
-	}
+	clear(head[:8])
+	_, err = f.Write(head[:])
 	if err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
 	return nil
+}
+
+func readHead(path string, b []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.ReadFull(f, b)
+	return err
+}
+
+// newestValueLog returns the path of the last one in dir; "" if there is none.
+func newestValueLog(dir string) string {
+	names, _ := filepath.Glob(filepath.Join(dir, "*.vlog"))
+	if len(names) == 0 {
+		return ""
+	}
+	return slices.Max(names) // numbers have leading zeros
 }
 
 // valueLogWhole reports whether a value log is valid entries and then zeros.
