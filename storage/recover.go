@@ -26,19 +26,24 @@ type recovery struct {
 	s       *Store
 	pos     position // of the batch being replayed
 	partial bool     // a checkpoint was interrupted: sums need not agree
-	sizes   map[*Queue]map[uint64]*[64]uint32
+	sizes   map[*Queue]map[uint64]*wordSizes
 	bad     [][]byte // keys given up
-	last    struct { // queue used last
-		id uint64
-		q  *Queue
+	last    struct { // queue used last, and sizes of it
+		id   uint64
+		q    *Queue
+		word uint64
+		w    *wordSizes
 	}
 }
+
+// wordSizes are the sizes of the bodies of 64 messages.
+type wordSizes [64]uint32
 
 // recover rebuilds the state: what the last checkpoint left in Badger, then everything the
 // journal says since. Both may overlap: replaying an operation again changes nothing.
 func (s *Store) recover() error {
 	start := time.Now()
-	r := &recovery{s: s, sizes: make(map[*Queue]map[uint64]*[64]uint32)}
+	r := &recovery{s: s, sizes: make(map[*Queue]map[uint64]*wordSizes)}
 	if err := s.state.barrier("open"); err != nil {
 		return err
 	}
@@ -129,7 +134,7 @@ func (r *recovery) corrupt(pos position, err error) error {
 // queue returns a queue, nil for one that was deleted since.
 func (r *recovery) queue(id uint64) *Queue {
 	if r.last.q == nil || r.last.id != id {
-		r.last.id, r.last.q = id, r.s.queues[id]
+		r.last.id, r.last.q, r.last.w = id, r.s.queues[id], nil
 	}
 	return r.last.q
 }
@@ -149,18 +154,27 @@ func (r *recovery) replayMessage(at uint32, qid, seq, size uint64, transient, sh
 	r.s.largest.Store(max(r.s.largest.Load(), int64(size)))
 	q.live.add(seq, false)
 	q.live.setLocation(seq, makeLocation(r.pos, at, shared))
+	r.sizesOf(q, seq>>6)[seq&63] = uint32(size)
+	return nil
+}
+
+// sizesOf returns the sizes in a word of the queue used last.
+func (r *recovery) sizesOf(q *Queue, word uint64) *wordSizes {
+	if r.last.w != nil && r.last.word == word {
+		return r.last.w
+	}
 	words := r.sizes[q]
 	if words == nil {
-		words = make(map[uint64]*[64]uint32)
+		words = make(map[uint64]*wordSizes)
 		r.sizes[q] = words
 	}
-	w := words[seq>>6]
+	w := words[word]
 	if w == nil {
-		w = new([64]uint32)
-		words[seq>>6] = w
+		w = new(wordSizes)
+		words[word] = w
 	}
-	w[seq&63] = uint32(size)
-	return nil
+	r.last.word, r.last.w = word, w
+	return w
 }
 
 func (r *recovery) replaySettle(qid, lo, hi uint64) error {
