@@ -19,7 +19,7 @@ const (
 func quorumOptions(o *queue.Options) {
 	o.MaxPriority, o.DefaultPriority = quorumMaxPriority, quorumDefaultPriority
 	o.Preempt = o.SingleActive
-	o.CountReturns = true
+	o.CountReturns, o.ServesReturnsFirst = true, true
 	o.KeepsTransient = true
 }
 

@@ -75,6 +75,34 @@ func TestMaxLengthHoldsForReturnedMessages(t *testing.T) {
 	}
 }
 
+// A classic queue drops what has no room when it comes back, a quorum queue asks its consumers before.
+func TestMaxLengthOfReturnedMessagesWithAConsumer(t *testing.T) {
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			ch := open(t)
+			q := sharedQueue(t, ch, amqp.Table{"x-max-length": int32(0), "x-queue-type": kind})
+			in := consume(t, ch, q, "", nil)
+			publishConfirmed(t, openConfirming(t), "", q, persistent("a")...)
+			must(t, receive(t, in).Nack(false, true))
+			if kind == "quorum" {
+				wantDelivery(t, in, "a", true)
+			}
+			publishConfirmed(t, openConfirming(t), "", q, persistent("b")...)
+			wantDelivery(t, in, "b", false)
+		})
+	}
+}
+
+// What has no room and no time to live had no room.
+func TestMaxLengthZeroGoesBeforeATimeToLiveOfZero(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	from, to, _ := deadLettered(t, ch, amqp.Table{"x-max-length": int32(0), "x-message-ttl": int32(0)})
+	publishConfirmed(t, openConfirming(t), "", from, persistent("a")...)
+	wantHeaders(t, death(t, receive(t, consume(t, ch, to, "", nil)), 0, 1), amqp.Table{"reason": "maxlen"})
+}
+
 func TestMaxLengthZeroStillServesAReadyConsumer(t *testing.T) {
 	t.Parallel()
 	ch := open(t)

@@ -82,6 +82,8 @@ type Options struct {
 	// CountReturns keeps the number of returns of a message across restarts, as a delivery
 	// limit does.
 	CountReturns bool
+	// ServesReturnsFirst gives consumers what came back before a length limit may drop it.
+	ServesReturnsFirst bool
 	// KeepsTransient says that the queue stores every message: whoever publishes a transient one makes it
 	// persistent before.
 	KeepsTransient bool
@@ -299,8 +301,11 @@ func (q *Queue) Requeue(seqs []uint64, failed bool, w *Wakes) {
 			q.returnLocked(seq, failed, w)
 		}
 	}
+	if !q.ServesReturnsFirst {
+		q.trimLocked(w)
+	}
 	q.pumpLocked(w)
-	q.trimLocked(w) // of what no consumer took at once
+	q.trimLocked(w)
 	q.mu.Unlock()
 }
 

@@ -93,6 +93,9 @@ func (q *Queue) publishSpecialLocked(m *storage.Message, w *Wakes) bool {
 	}
 	q.pumpLocked(w)
 	if atOnce { // and no consumer took it
+		if q.m.Ready() == 1 {
+			q.trimLocked(w) // where there is no room for it at all that is the reason
+		}
 		q.m.Overdue(seq, it.Priority)
 		q.expireLocked(now, w)
 		q.armLocked()
