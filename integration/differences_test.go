@@ -168,6 +168,20 @@ var differences = []difference{
 		shown:  func(target) bool { return true },
 	},
 	{
+		id:     "no-ack-in-global-qos",
+		rabbit: "holds consumers without acknowledgement back, too, when the global prefetch of their channel is used up",
+		settmq: "delivers to them: they have nothing that counts",
+		why:    "the protocol says that a prefetch does not concern them",
+		shown:  func(b target) bool { return !b.globalQosIgnored },
+	},
+	{
+		id:     "policy-overflow",
+		rabbit: "a policy with a limit and reject-publish drops what is in the queue beyond the limit, as if it were drop-head",
+		settmq: "leaves it there, and refuses what comes",
+		why:    "reject-publish is chosen so that nothing is dropped",
+		shown:  func(target) bool { return true },
+	},
+	{
 		id:     "history-through-exchanges",
 		rabbit: "x-recent-history sends its messages to an exchange that is bound to it the newest first",
 		settmq: "sends them the oldest first, as to a queue",

@@ -207,6 +207,31 @@ func TestPolicyAndArgumentGiveTheLowerLength(t *testing.T) {
 	wantBodies(t, ch, "q", "5", "6", "7")
 }
 
+func TestPolicyThatRejectsPublishes(t *testing.T) {
+	t.Parallel()
+	v := uniqueName("v")
+	d := newDefined(t, forVHost(t, object{"name": v}, nil, nil))
+	ch := d.open(t, v)
+	durable(t, ch, "q", nil)
+	publishConfirmed(t, ch, "", "q", persistent("1", "2", "3")...)
+	d.change(t, forVHost(t, object{"name": v}, []object{
+		{"pattern": "^q", "apply-to": "queues", "definition": object{"max-length": 2, "overflow": "reject-publish"}},
+	}, nil))
+	ch = d.open(t, v)
+	want := 3
+	if differs(t, "policy-overflow") {
+		want = 2
+	}
+	eventually(t, func() error { return hasReady(ch, "q", want) })
+	confirmMode(t, ch)
+	c, err := ch.PublishWithDeferredConfirm("", "q", false, false, persistent("4")[0])
+	must(t, err)
+	if await(t, "confirm", done(c)) {
+		t.Error("a full queue took a message")
+	}
+	must(t, hasReady(ch, "q", want))
+}
+
 func hasReady(ch *amqp.Channel, queue string, want int) error {
 	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {

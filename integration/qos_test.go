@@ -262,3 +262,21 @@ func TestGlobalPrefetchDoesNotCountGets(t *testing.T) {
 	}
 	wantDelivery(t, in, "consumed", false)
 }
+
+func TestGlobalQosAndConsumersWithoutAcks(t *testing.T) {
+	t.Parallel()
+	ch := open(t)
+	q, other := privateQueue(t, ch, nil), privateQueue(t, ch, nil)
+	must(t, ch.Qos(1, 0, true))
+	in := consume(t, ch, q, "", nil)
+	publish(t, ch, "", q, "held")
+	held := receive(t, in)
+	free, err := ch.Consume(other, "", true, false, false, false, nil)
+	must(t, err)
+	publish(t, ch, "", other, "free")
+	if differs(t, "no-ack-in-global-qos") {
+		wantReady(t, ch, other, 1)
+		must(t, held.Ack(false))
+	}
+	wantDelivery(t, free, "free", false)
+}

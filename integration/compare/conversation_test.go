@@ -14,10 +14,13 @@ import (
 // settle is how long a broker is given to do what it does behind its answers: to dead-letter, expire, deliver.
 const settle = 100 * time.Millisecond
 
+// knownDifference is what a side says last if the other may go on in another way.
+const knownDifference = "from here on they differ for a known reason"
+
 // talk is one side of a conversation. Both sides draw the same random numbers as long as the brokers say the same.
 type talk struct {
 	rand   *rand.Rand
-	url    string
+	broker address
 	prefix string
 	said   []string
 
@@ -32,10 +35,11 @@ type talk struct {
 	bodies    int
 	over      bool // from here on they differ for a known reason
 	quorum    bool // the next queue is to be one
+	global    bool // the channel has a limit for all its consumers
 }
 
 func (k *talk) connect() (err error) {
-	if k.conn, err = amqp.DialConfig(k.url, amqp.Config{Heartbeat: 30 * time.Second}); err != nil {
+	if k.conn, err = amqp.DialConfig(k.broker.amqp, amqp.Config{Heartbeat: 30 * time.Second}); err != nil {
 		return err
 	}
 	return k.channel()
@@ -52,7 +56,7 @@ func (k *talk) channel() (err error) {
 		for range cancels { //nolint:revive // the client blocks else
 		}
 	}()
-	k.confirm, k.unacked = false, nil
+	k.confirm, k.unacked, k.global = false, nil, false
 	k.consumers = map[string]<-chan amqp.Delivery{}
 	if k.rand.IntN(4) > 0 {
 		if err := k.ch.Confirm(false); err != nil {
@@ -150,6 +154,9 @@ func (k *talk) deliveries(tag string, c <-chan amqp.Delivery) {
 // observe says what consumers have got and what queues hold.
 // drain takes everything out of the queues.
 func (k *talk) clean() {
+	if k.broker.management != "" {
+		k.clearPolicies()
+	}
 	ch, err := k.conn.Channel()
 	if err != nil {
 		return

@@ -9,8 +9,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func converse(url string, seed uint64) []string {
-	k := &talk{rand: rand.New(rand.NewPCG(seed, 1)), url: url, prefix: fmt.Sprintf("cmp%d-", seed)}
+func converse(where address, seed uint64) []string {
+	k := &talk{rand: rand.New(rand.NewPCG(seed, 1)), broker: where, prefix: fmt.Sprintf("cmp%d-", seed)}
 	if err := k.connect(); err != nil {
 		return []string{err.Error()}
 	}
@@ -66,10 +66,11 @@ func (k *talk) key() string {
 }
 
 func (k *talk) step() {
-	steps := []struct {
+	type step struct {
 		weight int
 		do     func()
-	}{
+	}
+	steps := []step{
 		{4, k.declareQueue},
 		{3, k.declareExchange},
 		{8, k.bind},
@@ -90,6 +91,9 @@ func (k *talk) step() {
 		{1, k.reopen},
 		{6, k.observe},
 		{2, k.declareBadly},
+	}
+	if k.broker.management != "" {
+		steps = append(steps, step{12, k.policy})
 	}
 	total := 0
 	for _, s := range steps {
@@ -394,6 +398,9 @@ func (k *talk) consume() {
 		return
 	}
 	noAck, exclusive := k.rand.IntN(3) == 0, k.rand.IntN(6) == 0
+	if k.global {
+		noAck = false // in RabbitMQ the limit holds back those that it does not count, too
+	}
 	args := amqp.Table{}
 	if k.rand.IntN(8) == 0 {
 		args["x-priority"] = pick[any](k.rand, int32(1), int32(-1), "high")
@@ -444,6 +451,7 @@ func (k *talk) qos() {
 	if len(k.unacked) > 0 {
 		global = false // RabbitMQ counts what was got before and never forgets it
 	}
+	k.global = k.global || global
 	k.answer(fmt.Sprintf("qos %d global=%v", n, global), k.ch.Qos(n, 0, global))
 	k.observe()
 }

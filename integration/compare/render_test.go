@@ -43,6 +43,7 @@ func render(v any) string {
 
 func (k *talk) delivered(d *amqp.Delivery) string {
 	if d.Headers["x-acquired-count"] != nil && *quorum { // RabbitMQ has an order of its own for returned messages
+		k.say(knownDifference)
 		k.over = true
 	}
 	at := ""
