@@ -204,6 +204,9 @@ func TestStreamPrefetchIsCredit(t *testing.T) {
 	name := newStream(t, ch, nil)
 	fillStream(t, ch, name, 0, 10, nil)
 	for _, global := range []bool{false, true} {
+		if global && !sut.settmq && !sut.globalQosIgnored {
+			continue // a RabbitMQ that knows a global prefetch wants one of the consumer for a stream
+		}
 		consumer := open(t)
 		prefetch(t, consumer, 3, global)
 		deliveries := consume(t, consumer, name, "c", amqp.Table{"x-stream-offset": "first"})
