@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -324,6 +325,9 @@ func TestDrainedBacklogGivesItsSpaceBack(t *testing.T) {
 	if full < n*40_000/2 {
 		t.Fatalf("value logs of only %d bytes", full)
 	}
+	if said := s.Stats().StateBytes; said < n*40_000/2 || said > 2*full {
+		t.Errorf("the state is said to have %d bytes, the value logs have %d", said, full)
+	}
 	q.SettleRange(0, n-100)
 	runCheckpoint(t, s)
 	runCheckpoint(t, s)
@@ -332,6 +336,41 @@ func TestDrainedBacklogGivesItsSpaceBack(t *testing.T) {
 	}
 	if items := readAll(t, q, 0); len(items) != 100 || !bytes.Equal(items[0].Message.Body, bodyOf(1, n-100, 40_000)) {
 		t.Fatal("wrong messages after reclaim")
+	}
+}
+
+// Space is taken back when it is worth the work, and not in the middle of a drain: nothing takes more of it then.
+func TestReclaimTrigger(t *testing.T) {
+	dir := t.TempDir()
+	s := &Store{opts: Options{Dir: dir}, state: &stateDB{dir: dir}}
+	want := func(step string, trigger uint64) {
+		t.Helper()
+		if got := s.reclaimTrigger(false); got != trigger {
+			t.Errorf("%s: %d deleted bytes are worth it, want %d", step, got, trigger)
+		}
+		if got := s.reclaimTrigger(true); got != 64<<20 {
+			t.Errorf("%s, once in a while: %d, want 64 MiB", step, got)
+		}
+	}
+	want("nothing deleted", reclaimBusy)
+	s.reclaimable = 1 << 30
+	log := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log("000002.vlog")
+	want("one log, which is written to", math.MaxUint64)
+	log("000001.vlog")
+	want("one that is full", reclaimBusy)
+	s.reclaimedTo = s.state.fullValueLogs()
+	want("the same as after the last reclaim", math.MaxUint64)
+	log("000003.vlog")
+	want("one more", reclaimBusy)
+	s.held.Store(heldNoSpace)
+	if got := s.reclaimTrigger(false); got != reclaimIfShort {
+		t.Errorf("short of space: %d, want %d", got, uint64(reclaimIfShort))
 	}
 }
 

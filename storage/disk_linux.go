@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,14 @@ func datasync(f *os.File) error {
 			return err
 		}
 	}
+}
+
+// allocated is what a file occupies; less than its size if it is sparse.
+func allocated(info os.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Blocks) * 512
+	}
+	return uint64(info.Size())
 }
 
 // diskSpace returns the size of the file system that holds dir and the bytes an unprivileged

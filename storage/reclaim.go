@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,10 @@ const (
 // for want of space.
 const reclaimIfShort = 1 << 20
 
-// reclaimTrigger is how many deleted bytes make a reclaim worth its cost.
+// reclaimBusy is the same under load, at least.
+const reclaimBusy = 256 << 20
+
+// reclaimTrigger is how many deleted bytes make a reclaim worth its cost. idle says that the last look with it was a while ago.
 func (s *Store) reclaimTrigger(idle bool) uint64 {
 	switch {
 	case s.shortOfSpace():
@@ -34,10 +38,15 @@ func (s *Store) reclaimTrigger(idle bool) uint64 {
 		return 8 << 20
 	case idle:
 		return 64 << 20
+	case s.reclaimable < reclaimBusy:
+		return reclaimBusy
+	}
+	values := s.state.fullValueLogs()
+	if values <= s.reclaimedTo {
+		return math.MaxUint64 // a backlog is drained: what takes no more space can wait
 	}
 	// A quarter of what is stored, so that the work stays proportional to what was deleted.
-	_, values := s.state.db.Size()
-	return max(256<<20, uint64(max(values, 0))/4)
+	return max(reclaimBusy, values/4)
 }
 
 // reclaimIfNeeded gives back the space of deleted values. Called by the checkpointer only.
@@ -54,6 +63,7 @@ func (s *Store) reclaimIfNeeded(idle bool) error {
 	s.reclaimable = 0
 	n, err := s.state.reclaim(s.stop)
 	s.reclaims.Add(1)
+	s.reclaimedTo = s.state.fullValueLogs()
 	s.log.Debug().Err(err).Uint64("bytes", bytes).Int("count", n).Dur("dur", time.Since(start)).Msg("reclaimed value logs")
 	if errors.Is(err, errClosing) {
 		return nil

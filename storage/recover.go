@@ -251,6 +251,7 @@ func (r *recovery) finish() error {
 	s.reservedIDs = s.nextID
 	// What earlier runs deleted is not known: it is looked for if space is short.
 	s.reclaimable = reclaimIfShort
+	s.reclaimedTo = s.state.fullValueLogs()
 	for _, q := range s.queues {
 		q.taken = q.next
 		q.requested.Store(q.limit.Load())

@@ -36,8 +36,7 @@ func (s *Store) Stats() Stats {
 		for _, seg := range s.journal.Segments() {
 			st.JournalBytes += seg.Size
 		}
-		lsm, values := s.state.db.Size()
-		st.StateBytes = lsm + values
+		st.StateBytes = int64(s.state.occupied(func(string) bool { return true }))
 	}
 	return st
 }

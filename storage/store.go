@@ -163,6 +163,7 @@ type Store struct {
 	largest                        atomic.Int64 // size of the largest message written or recovered
 	deadBytes                      atomic.Int64 // estimate of what settled in Badger since the last clean-up
 	reclaimable                    uint64       // deleted from Badger since the last reclaim; owned by the checkpointer
+	reclaimedTo                    uint64       // bytes of full value logs after it, or when the store was opened; owned by the checkpointer
 }
 
 const (

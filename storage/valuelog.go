@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 const (
@@ -85,6 +86,12 @@ func readHead(path string, b []byte) error {
 	defer f.Close()
 	_, err = io.ReadFull(f, b)
 	return err
+}
+
+// fullValueLogs is what all value logs occupy but the one that is written to.
+func (d *stateDB) fullValueLogs() uint64 {
+	newest := filepath.Base(newestValueLog(d.dir))
+	return d.occupied(func(name string) bool { return strings.HasSuffix(name, ".vlog") && name != newest })
 }
 
 // newestValueLog returns the path of the last one in dir; "" if there is none.
