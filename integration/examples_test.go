@@ -119,3 +119,38 @@ func TestExampleDelayedRetry(t *testing.T) {
 	ack(t, wantDelivery(t, in, "m", false), false)
 	wantDelivery(t, in, "poison", true)
 }
+
+func TestExampleSenderSelectedDistribution(t *testing.T) {
+	ch := open(t)
+	body := []byte("invoice")
+	queues := []string{"billing", "audit", "archive"}
+	for _, q := range queues {
+		removeQueue(t, q)
+		durable(t, ch, q, nil)
+	}
+	var err error
+	err = ch.Publish("", "billing", false, false, amqp.Publishing{
+		Headers: amqp.Table{"CC": []any{"audit"}, "BCC": []any{"archive"}},
+		Body:    body,
+	})
+	must(t, err)
+	for _, q := range queues {
+		d := receive(t, consume(t, ch, q, "", nil))
+		if _, blind := d.Headers["BCC"]; blind || d.Headers["CC"] == nil || d.RoutingKey != "billing" {
+			t.Errorf("queue %s: routing key %q, headers %v", q, d.RoutingKey, d.Headers)
+		}
+	}
+}
+
+func TestExampleUserID(t *testing.T) {
+	ch := open(t)
+	body, user := []byte("order"), sut.uri.Username
+	removeQueue(t, "orders")
+	durable(t, ch, "orders", nil)
+	var err error
+	err = ch.Publish("", "orders", false, false, amqp.Publishing{UserId: user, Body: body})
+	must(t, err)
+	if d := receive(t, consume(t, ch, "orders", "", nil)); d.UserId != user {
+		t.Errorf("user-id %q, want %q", d.UserId, user)
+	}
+}

@@ -293,19 +293,19 @@ func TestDefaultQueueTypeOfTheVHost(t *testing.T) {
 // jsonExample is a block of JSON in a page of docs/.
 var jsonExample = regexp.MustCompile("(?ms)^```json\n(.*?)^```$")
 
-// page returns an example of docs/policies.md with names of its own.
-func page(t *testing.T, n int, rename ...string) []byte {
+// page returns the first example of a page of docs/ with names of its own.
+func page(t *testing.T, name string, rename ...string) []byte {
 	t.Helper()
-	b, err := os.ReadFile("../docs/policies.md")
+	b, err := os.ReadFile(filepath.Join("../docs", name))
 	must(t, err)
-	return []byte(strings.NewReplacer(rename...).Replace(jsonExample.FindAllStringSubmatch(string(b), -1)[n][1]))
+	return []byte(strings.NewReplacer(rename...).Replace(jsonExample.FindStringSubmatch(string(b))[1]))
 }
 
-// TestPoliciesPage runs the first example of docs/policies.md.
+// TestPoliciesPage runs the example of docs/policies.md.
 func TestPoliciesPage(t *testing.T) {
 	t.Parallel()
 	v := uniqueName("shop")
-	d := newDefined(t, page(t, 0, `"shop"`, `"`+v+`"`))
+	d := newDefined(t, page(t, "policies.md", `"shop"`, `"`+v+`"`))
 	ch := d.open(t, v)
 	must(t, ch.ExchangeDeclare("unrouted", "fanout", true, false, false, false, nil))
 	must(t, ch.ExchangeDeclare("orders", "direct", true, false, false, false, nil))
@@ -322,11 +322,11 @@ func TestPoliciesPage(t *testing.T) {
 	wantBodies(t, ch, "dead", "1", "2")
 }
 
-// TestLimitsOfThePoliciesPage runs the second one.
-func TestLimitsOfThePoliciesPage(t *testing.T) {
+// TestLimitsPage runs the example of docs/limits.md.
+func TestLimitsPage(t *testing.T) {
 	t.Parallel()
 	v, user := uniqueName("small"), uniqueName("batch")
-	d := newDefined(t, page(t, 1, `"small"`, `"`+v+`"`, `"batch"`, `"`+user+`"`))
+	d := newDefined(t, page(t, "limits.md", `"small"`, `"`+v+`"`, `"batch"`, `"`+user+`"`))
 
 	t.Run("queues and connections of a vhost", func(t *testing.T) {
 		ch := d.open(t, v)
