@@ -87,6 +87,10 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A killed process may have made a segment whose name does not last yet; what follows goes into it.
+	if err := o.FS.SyncDir(o.Dir); err != nil {
+		return nil, fmt.Errorf("stream: %w", err)
+	}
 	e.found = found
 	return e, nil
 }

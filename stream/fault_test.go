@@ -144,6 +144,32 @@ func TestNothingIsConfirmedAfterTheFirstFailure(t *testing.T) {
 	}
 }
 
+// A process may be killed when it has made a segment and not its name last: the next one does that before it confirms
+// what it writes there.
+func TestNameThatAKilledProcessMadeLasts(t *testing.T) {
+	for seed := range uint64(8) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		fs := faultfs.New(seed)
+		r := newRig(t, fs, "/d/streams")
+		h := &history{t: t}
+		s := r.open(smallSegments)
+		fs.FailAt(faultfs.OpSyncDir, 1, errDisk)
+		h.publish(r, s, rng, 1, 1, 10)
+		fs = fs.Kill()
+		r.end(fs)
+		s = r.open(smallSegments)
+		h.check(s)
+		h.publish(r, s, rng, 5, 5, 10)
+		fs = fs.PowerCut(rng)
+		r.end(fs)
+		h.check(r.open(smallSegments))
+		r.close()
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
 // damagedLog makes a log of several segments and returns its history.
 func damagedLog(t *testing.T, fs *faultfs.FS) (*rig, *history) {
 	t.Helper()

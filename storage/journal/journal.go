@@ -154,6 +154,10 @@ func (j *Journal) load() error {
 			return fmt.Errorf("journal: %w", err)
 		}
 	}
+	// A killed process may have named a segment and not come to make that last; what follows goes into it.
+	if err := o.FS.SyncDir(o.Dir); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	for _, id := range l.segments {
 		s, err := openSegment(o.FS, filepath.Join(o.Dir, segName(id)), id)
 		if err != nil {
