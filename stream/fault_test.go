@@ -12,6 +12,7 @@ import (
 
 	"github.com/settmq/settmq/queue"
 	"github.com/settmq/settmq/storage"
+	"github.com/settmq/settmq/storage/journal"
 	"github.com/settmq/settmq/storage/journal/faultfs"
 )
 
@@ -166,6 +167,57 @@ func TestNameThatAKilledProcessMadeLasts(t *testing.T) {
 		r.close()
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// killedAtSync kills its process right before the n-th sync of a file.
+type killedAtSync struct {
+	*faultfs.FS
+	n    int
+	left *faultfs.FS // what the next process finds
+}
+
+func (k *killedAtSync) OpenFile(name string, create bool) (journal.File, error) {
+	f, err := k.FS.OpenFile(name, create)
+	return killedFile{f, k}, err
+}
+
+type killedFile struct {
+	journal.File
+	k *killedAtSync
+}
+
+func (f killedFile) Sync() error {
+	if f.k.n--; f.k.n == 0 {
+		f.k.left = f.k.Kill()
+	}
+	return f.File.Sync()
+}
+
+// The same of its head, when nothing but the head is left to tell the next offset.
+func TestHeadThatAKilledProcessWroteLasts(t *testing.T) {
+	settings := smallSegments
+	settings.MaxLengthBytes = queue.Some[int64](1)
+	for n := 1; n <= 12; n++ {
+		for seed := range uint64(8) {
+			rng := rand.New(rand.NewPCG(seed, 5))
+			k := &killedAtSync{FS: faultfs.New(seed), n: n}
+			r := newRig(t, k, "/d/streams")
+			h := &history{t: t}
+			s := r.open(smallSegments)
+			for range 12 {
+				h.publish(r, s, rng, 10, 10, 9000)
+			}
+			r.end(k.left)
+			_, want := r.open(settings).log.bounds()
+			r.engine.Retain()
+			left := k.left.PowerCut(rng)
+			r.end(left)
+			if _, next := r.open(settings).log.bounds(); next != want {
+				t.Errorf("sync %d, seed %d: the log ends at %d, not at %d", n, seed, next, want)
+			}
+			r.close()
 		}
 	}
 }

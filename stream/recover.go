@@ -304,13 +304,13 @@ func (w *walker) search(from int64, accept func(*chunkHeader) bool) (*chunkHeade
 
 // cut zeroes what lies behind the end, so that it can never be taken for a part of the log, and makes durable what lies
 // before it: a killed process may have left chunks that were written and not synced, and the next segment begins behind
-// them.
+// them. Of an empty segment that is its head: when all older segments are given up only that knows the next offset.
 func (w *walker) cut() error {
 	used, err := lastByte(w.f, w.g.end)
 	if err != nil {
 		return damaged(w.g.path(), w.g.end, w.g.log.id, "the segment cannot be read", err)
 	}
-	if used == 0 && len(w.fresh) == 0 {
+	if used == 0 && len(w.fresh) == 0 && w.g.end > chunksFrom {
 		return nil
 	}
 	zeros := make([]byte, 64<<10)
