@@ -128,7 +128,8 @@ func TestExampleSenderSelectedDistribution(t *testing.T) {
 		removeQueue(t, q)
 		durable(t, ch, q, nil)
 	}
-	var err error
+	err := ch.Confirm(false)
+	must(t, err)
 	err = ch.Publish("", "billing", false, false, amqp.Publishing{
 		Headers: amqp.Table{"CC": []any{"audit"}, "BCC": []any{"archive"}},
 		Body:    body,
@@ -147,7 +148,8 @@ func TestExampleUserID(t *testing.T) {
 	body, user := []byte("order"), sut.uri.Username
 	removeQueue(t, "orders")
 	durable(t, ch, "orders", nil)
-	var err error
+	err := ch.Confirm(false)
+	must(t, err)
 	err = ch.Publish("", "orders", false, false, amqp.Publishing{UserId: user, Body: body})
 	must(t, err)
 	if d := receive(t, consume(t, ch, "orders", "", nil)); d.UserId != user {
