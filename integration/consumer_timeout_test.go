@@ -38,8 +38,8 @@ func TestConsumerTimeout(t *testing.T) {
 	q := sharedQueue(t, stuck, amqp.Table{"x-consumer-timeout": int32(100)})
 	cancelled := stuck.NotifyCancel(make(chan string, 1))
 	prefetch(t, stuck, 2, false)
-	in := consume(t, stuck, q, "stuck", nil)
 	publishConfirmed(t, openConfirming(t), "", q, persistent("m1", "m2", "m3")...)
+	in := consume(t, stuck, q, "stuck", nil) // not before: its time must not run while the disk is waited for
 	settled := receive(t, in)
 	ack(t, settled, false)
 	late := receive(t, in)
