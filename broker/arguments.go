@@ -61,8 +61,8 @@ var queueArguments = []queueArgument{
 	{"x-message-deduplication", classic | quorum, checkBool}, // of a community plugin
 	{exchange.DeduplicationProperty, classic | quorum, oneOf("invalid_deduplication_property", exchange.MessageID)},
 	{"x-cache-size", classic | quorum, checkCacheSize},
-	{"x-cache-ttl", classic | quorum, checkOfCache},
-	{"x-cache-persistence", classic | quorum, checkCachePersistence},
+	{"x-cache-ttl", classic | quorum, ofCache(checkPositive)},
+	{"x-cache-persistence", classic | quorum, ofCache(oneOf("invalid_cache_persistence", "disk", "memory"))},
 	{argQueueType, classic | quorum | stream, accept}, // checked before
 	{"x-quorum-initial-group-size", quorum, checkPositive},
 	{"x-max-age", stream, checkMaxAge},
@@ -295,19 +295,14 @@ func checkCacheSize(v amqp.Value, args amqp.Table) string {
 	return checkPositive(v, args)
 }
 
-// checkOfCache is for numbers that mean nothing without x-cache-size.
-func checkOfCache(v amqp.Value, args amqp.Table) string {
-	if _, ok := args.Get("x-cache-size"); !ok {
-		return "cache_but_no_cache_size"
+// ofCache makes a check for what means nothing without x-cache-size.
+func ofCache(check func(amqp.Value, amqp.Table) string) func(amqp.Value, amqp.Table) string {
+	return func(v amqp.Value, args amqp.Table) string {
+		if _, ok := args.Get("x-cache-size"); !ok {
+			return "cache_but_no_cache_size"
+		}
+		return check(v, args)
 	}
-	return checkPositive(v, args)
-}
-
-func checkCachePersistence(v amqp.Value, args amqp.Table) string {
-	if _, ok := args.Get("x-cache-size"); !ok {
-		return "cache_but_no_cache_size"
-	}
-	return oneOf("invalid_cache_persistence", "disk", "memory")(v, args)
 }
 
 func checkMaxAge(v amqp.Value, _ amqp.Table) string {

@@ -232,10 +232,17 @@ func (b *Broker) load(first FirstRun) error {
 	}
 	for _, v := range b.vhosts {
 		for _, q := range v.queues {
-			v.setWindowLocked(q) // those that do not last, and one that a policy asked for just before the end
+			v.setWindowLocked(q) // it may also be one that a policy asked for just before the end
 		}
 	}
 	return nil
+}
+
+// newStore makes a store for what is about to be declared, ahead of its record: a store without an owner is harmless.
+func (b *Broker) newStore() (id uint64) {
+	id = b.store.NextID()
+	b.store.Apply(storage.Change{CreateQueues: []uint64{id}})
+	return id
 }
 
 // ranMark is there from the first run on: what an operator deletes later must not come
@@ -389,7 +396,7 @@ func (b *Broker) loadQueue(names []string, key, value []byte) error {
 		if b.store.Queue(r.WindowID) == nil {
 			return fmt.Errorf("queue '%s' in vhost '%s' has no file %d of what it remembers", names[1], names[0], r.WindowID)
 		}
-		w = &queueWindow{v.newWindow(r.WindowID, queueWindowLimits(args, v.policies.forQueue(d.Name, typeOf(args)).values())), r.WindowID}
+		w = &queueWindow{v.newWindow(r.WindowID, queue.WindowLimits{}), r.WindowID} // load sets its limits
 	}
 	v.addQueueLocked(queue.New(o), w)
 	return nil

@@ -109,9 +109,7 @@ func (v *VHost) newQueueWindowLocked(d QueueDeclare) *queueWindow {
 	}
 	var w queueWindow
 	if d.Durable && exchange.CachePersists(d.Arguments) {
-		// Ahead of the record: a store without a queue is harmless.
-		w.storeID = v.broker.store.NextID()
-		v.broker.store.Apply(storage.Change{CreateQueues: []uint64{w.storeID}})
+		w.storeID = v.broker.newStore()
 	}
 	w.Window = v.newWindow(w.storeID, l)
 	return &w

@@ -63,9 +63,7 @@ func (v *VHost) DeclareExchange(a Actor, d ExchangeDeclare) *amqp.Error {
 // putExchangeLocked adds an exchange and, if it lasts, its record to c.
 func (v *VHost) putExchangeLocked(x *Exchange, c *storage.Change) {
 	if x.Durable && exchange.Stores(x.Type, x.Arguments) {
-		// Ahead of the record: a store without an exchange is harmless.
-		x.storeID = v.broker.store.NextID()
-		v.broker.store.Apply(storage.Change{CreateQueues: []uint64{x.storeID}})
+		x.storeID = v.broker.newStore()
 	}
 	v.addExchangeLocked(x)
 	if x.Durable {
