@@ -171,7 +171,6 @@ func preflight(dir string, o badger.Options) error {
 		return err
 	}
 	tables := false
-	newest := "" // value log
 	for _, e := range entries {
 		name := e.Name()
 		path := filepath.Join(dir, name)
@@ -194,17 +193,13 @@ func preflight(dir string, o badger.Options) error {
 				if err := os.Remove(path); err != nil {
 					return fmt.Errorf("storage: %w", err)
 				}
-				continue
-			}
-			if strings.HasSuffix(name, ".vlog") {
-				newest = max(newest, path) // numbers have leading zeros
 			}
 		}
 	}
 	if tables && listed == nil {
 		return &CorruptError{Where: dir, What: "MANIFEST is missing beside tables"}
 	}
-	if newest != "" {
+	if newest := newestValueLog(dir); newest != "" {
 		return protectValueLog(newest)
 	}
 	return nil
